@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
+from profiles import PROFILES, draw_length
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
@@ -36,8 +37,6 @@ from useful_code.user_errors import UserError, exit_cleanly
 
 recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
 
-PROFILES = {"200+100": (200, 100), "400+50": (400, 50)}  # mean tokens of prompt and response
-SIGMA = 0.35  # of the logarithm of a length
 BATCH = 4  # pairs
 SEED = 0
 
@@ -62,8 +61,7 @@ def synthetic_pairs(prompt_mean: int, response_mean: int, num_pairs: int, vocab_
     rng = random.Random(SEED)
 
     def ids(mean: int) -> list[int]:
-        length = max(1, round(rng.lognormvariate(0, SIGMA) * mean / torch.e ** (SIGMA**2 / 2)))
-        return [rng.randrange(10, vocab_size) for _ in range(length)]
+        return [rng.randrange(10, vocab_size) for _ in range(draw_length(rng, mean))]
 
     pairs = []
     for _ in range(num_pairs):

@@ -36,8 +36,8 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_train", type=int, default=480, help="Pairs to train on.")
-    parser.add_argument("--num_held_out", type=int, default=160, help="Pairs to evaluate on.")
+    parser.add_argument("--num_train", type=int, default=448, help="Pairs to train on.")
+    parser.add_argument("--num_held_out", type=int, default=128, help="Pairs to evaluate on.")
     parser.add_argument("--output_dir", default="runs/demo", help="Directory below the root of the repository.")
     parser.add_argument("--seed", type=int, default=0, help="Of the pairs and of the training.")
     arguments = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
 
     run("useful_code/get_smollm2.py", "--output", "models/smollm2-135m")
 
-    world = World(families=("safety",), label_noise=0.05)
+    world = World(families=("facts", "format"), label_noise=0.05)
     pairs_dir = ROOT / "pairs" / "demo"
     held_out = make_pairs(world, arguments.num_held_out, seed=arguments.seed, part="held_out")
     write_rows(pairs_dir / "train.jsonl", make_pairs(world, arguments.num_train, seed=arguments.seed, part="train"))
@@ -58,7 +58,8 @@ def main() -> None:
         *(TRAIN, "--config", "bradley-terry-rm/smollm2-135m.yaml"),
         *("--dataset", "pairs/demo/train.jsonl", "--eval_dataset", "pairs/demo/held_out.jsonl"),
         *("--output_dir", arguments.output_dir, "--score_before", "true", "--save_strategy", "no"),
-        *("--train_last_layers", "6", "--learning_rate", "2e-4", "--seed", str(arguments.seed)),
+        *("--train_last_layers", "8", "--learning_rate", "4e-4", "--gradient_accumulation_steps", "2"),
+        *("--seed", str(arguments.seed)),
     )
     print(f"\nThe true utility itself gets {oracle_accuracy(held_out):.3f} of the held-out labels right;")
     print(f"{world.label_noise:.0%} of all labels were turned round on purpose.")

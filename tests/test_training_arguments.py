@@ -167,6 +167,9 @@ def test_a_bad_file_is_one_line(hardware, config, content, message):
         (["--lerning_rate", "1"], "is --learning_rate meant?"),
         (["--zzzzzzzzzz"], "see --help"),
         (["--held_out_share", "0"], "--held_out_share"),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0"),
+        (["--per_device_train_batch_size", "-1"], "--per_device_train_batch_size is -1"),
+        (["--report_to", "wnadb"], "--report_to wnadb"),
     ],
 )
 def test_bad_flags_are_one_line(flags, message):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from trl import TrlParser
 
 from useful_code.user_errors import UserError
@@ -66,6 +67,13 @@ class RecipeArguments(TrainingArguments):
             self.ddp_backend = self.ddp_backend or "gloo"
         if self.save_total_limit is not None and self.save_total_limit < 2:
             raise UserError("--save_total_limit must be at least 2, so that one checkpoint is whole at any time")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        for tracker in trackers:
+            if tracker not in ("none", "all", *get_available_reporting_integrations()):
+                raise UserError(f"--report_to {tracker}: no such tracker is installed; see --help")
         self.bf16 = choose_bf16(self.bf16, bool(self.fp16), bool(self.use_cpu))
         super().__post_init__()
 

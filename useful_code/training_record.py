@@ -30,7 +30,7 @@ def write_training_record(
 ) -> None:
     """Write the record of a scalar reward model to `output_dir` and print its held-out table; main process only.
 
-    `data.held_out` rows carry `ids` [chosen, rejected] and `label`; pairs without a winner (label 0.5) are left out of
+    `data.held_out` rows carry `label`; pairs without a winner (label 0.5) are left out of
     every number. `extra` goes into run.json.
     """
     decided = [i for i, row in enumerate(data.held_out) if row["label"] > 0.5]
@@ -71,10 +71,10 @@ def write_training_record(
 def held_out_numbers(rows: Sequence[Mapping[str, Any]], rewards: np.ndarray) -> dict[str, Any]:
     """Accuracy with its interval (pairs of one prompt resampled together), calibration and length report.
 
-    `rewards` (B, 2): chosen, rejected; lengths are tokens of the whole conversation.
+    `rewards` (B, 2): chosen, rejected; lengths are characters of the response.
     """
     margins = (rewards[:, 0] - rewards[:, 1]).astype(float)  # (B,)
-    lengths = np.array([[len(ids) for ids in row["ids"]] for row in rows], dtype=float)  # (B, 2)
+    lengths = response_lengths(rows)  # (B, 2)
     outcomes = metrics.pair_outcomes(margins)
     groups = [prompt_key(prompt_of(dict(row))) for row in rows]
     return {
@@ -93,6 +93,11 @@ def held_out_numbers(rows: Sequence[Mapping[str, Any]], rewards: np.ndarray) -> 
             rewards.astype(float).flatten(), lengths.flatten(), margins, lengths[:, 0] - lengths[:, 1]
         ),
     }
+
+
+def response_lengths(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Characters of the last message of chosen and rejected: (B, 2). The prompt's length says nothing of a taste."""
+    return np.array([[len(row[side][-1]["content"]) for side in ("chosen", "rejected")] for row in rows], dtype=float)
 
 
 def usage(output_dir: str) -> str:
@@ -137,7 +142,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
             row("expected calibration error", lambda n: f"{n['expected_calibration_error']:.3f}"),
             row("accuracy where chosen is longer", side("chosen_longer")),
             row("accuracy where chosen is shorter", side("chosen_shorter")),
-            row("Pearson of reward with length", correlation),
+            row("Pearson of reward with response length", correlation),
             row("floor: the longer answer wins", lambda n: f"{n['length']['longer_wins_accuracy']:.3f}"),
         ],
     )
@@ -152,7 +157,7 @@ def _pictures(rows, history, rewards_before, rewards_after, decided) -> list[Pic
     after = rewards_after[decided]  # (B, 2)
     panels = {} if rewards_before is None else {"before training": tuple(rewards_before[decided].T)}
     panels["after training"] = tuple(after.T)
-    lengths = np.array([[len(ids) for ids in row["ids"]] for row in rows])  # (B, 2)
+    lengths = response_lengths(rows)  # (B, 2)
     return [
         Picture("curves", report_figures.training_curves(history), "Training, step by step."),
         Picture(
@@ -165,8 +170,8 @@ def _pictures(rows, history, rewards_before, rewards_after, decided) -> list[Pic
         ),
         Picture(
             "length",
-            report_figures.reward_against_length(after[:, 0], lengths[:, 0], after[:, 1], lengths[:, 1]),
-            "Reward against length: a slope here is a preference for long or short answers.",
+            report_figures.reward_against_length(after[:, 0], lengths[:, 0], after[:, 1], lengths[:, 1], "characters"),
+            "Reward against response length: a slope here is a preference for long or short answers.",
         ),
     ]
 

@@ -1,0 +1,158 @@
+"""Scoring with `useful_code/score.py` against the `text-classification` pipeline of Transformers, on the same pairs.
+
+    python benchmarks/scoring.py --model models/smollm2-135m                          # prompt-heavy, 400 + 50 tokens
+    python benchmarks/scoring.py --model models/smollm2-135m --data_set_name rows.jsonl.gz      # RewardBench's columns
+
+Three sides take turns in one process, and must find the same scores: ours (each prompt once, longest first); the
+pipeline at `--batch_size` conversations in data-set order, as reward-model evaluations are usually written; and the
+pipeline with one conversation at a time. Ours gets a token budget that makes about as many forward passes as the
+batched pipeline makes. The bound is what counting tokens promises: tokens that the batched pipeline computes, padding
+included, over tokens that ours computes. Of a file, whole batches of neighbouring rows are drawn, so that the pipeline
+meets the lengths that the file's order gives it.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from profiles import PROFILES, draw_length
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from useful_code.eval_reward_bench_bt import conversations, load_rows
+from useful_code.known_truth_text import CONTEXT
+from useful_code.render import ensure_pad_token, read_template, render
+from useful_code.reward_model import load_reward_model, load_tokenizer
+from useful_code.run_info import git_commit, hardware
+from useful_code.score import score_groups
+from useful_code.shared_prefix import num_packed_tokens
+from useful_code.user_errors import UserError, exit_cleanly
+
+SEED = 0
+MAX_DIFFERENCE = 1e-3  # of two scores of one conversation; more means that the sides read different texts
+SIDES = ("ours", "pipeline", "pipeline_one_by_one")
+
+
+def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int) -> list[dict]:
+    """Pairs of plain English words, about one token each; lengths are lognormal with the given means."""
+    rng = random.Random(SEED)
+    words = sorted({word for sentence in CONTEXT for word in sentence.split()})
+
+    def text(mean: int) -> str:
+        return " ".join(rng.choice(words) for _ in range(draw_length(rng, mean)))
+
+    return [
+        {"prompt": text(prompt_mean), "chosen": text(response_mean), "rejected": text(response_mean)}
+        for _ in range(num_pairs)
+    ]
+
+
+def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) -> list[dict]:
+    """Batches of neighbouring rows from random places, in the order of the file."""
+    starts = range(0, len(rows) - pairs_per_batch + 1, pairs_per_batch)
+    if num_pairs > len(starts) * pairs_per_batch:
+        raise UserError(f"--num_pairs is {num_pairs}; the data set has {len(rows)} rows")
+    chosen = sorted(random.Random(SEED).sample(starts, num_pairs // pairs_per_batch))
+    return [row for start in chosen for row in rows[start : start + pairs_per_batch]]
+
+
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
+    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+    tokenizer = load_tokenizer(model_path)
+    template = read_template(tokenizer)
+    model = load_reward_model(model_path).eval()
+    model.config.pad_token_id = pad_token_id = ensure_pad_token(template)
+    theirs = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=torch.float32)
+    theirs.load_state_dict(model.state_dict())
+    theirs.config.pad_token_id = pad_token_id
+    classify = pipeline("text-classification", model=theirs.eval(), tokenizer=tokenizer)
+
+    groups = [[render(template, conversation) for conversation in conversations(row)] for row in rows]
+    texts = [tokenizer.apply_chat_template(c, tokenize=False) for row in rows for c in conversations(row)]
+    lengths = [len(ids) for group in groups for ids in group]
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    padded = sum(len(batch) * max(batch) for batch in batches)
+    packed = sum(map(num_packed_tokens, groups))
+
+    def score_ours() -> list[float]:
+        scores: list[list[float]] = [[]] * len(groups)
+        for indices, rewards in score_groups(model, groups, pad_token_id, -(-packed // len(batches))):
+            for index, row in zip(indices, rewards, strict=True):
+                scores[index] = row
+        return [score for row in scores for score in row]
+
+    def score_theirs(size: int) -> list[float]:
+        found = classify(texts, batch_size=size, function_to_apply="none", add_special_tokens=False)
+        return [result["score"] for result in found]
+
+    calls = {
+        "ours": score_ours,
+        "pipeline": lambda: score_theirs(batch_size),
+        "pipeline_one_by_one": lambda: score_theirs(1),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    scores = {}
+    list(score_groups(model, groups[:1], pad_token_id, packed))  # the first call of anything is slow
+    classify(texts[:2], batch_size=2, function_to_apply="none", add_special_tokens=False)
+    for turn in range(turns):
+        for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
+            start = time.perf_counter()
+            scores[side] = calls[side]()
+            seconds[side].append(time.perf_counter() - start)
+    difference = max(abs(a - b) for side in SIDES[1:] for a, b in zip(scores["ours"], scores[side], strict=True))
+    if not difference <= MAX_DIFFERENCE:
+        raise UserError(f"the sides do not agree: two scores of one conversation differ by {difference}")
+    medians = {side: statistics.median(values) for side, values in seconds.items()}
+    ratios = {
+        side: statistics.median(b / a for a, b in zip(seconds["ours"], seconds[side], strict=True))
+        for side in SIDES[1:]
+    }
+    return {
+        "data": name,
+        "pairs": len(rows),
+        "batch_size": batch_size,
+        "turns": turns,
+        "seconds": medians,
+        "pairs_per_second": {side: len(rows) / value for side, value in medians.items()},
+        "tokens": {"ours": packed, "pipeline": padded, "pipeline_one_by_one": sum(lengths)},
+        "ratio": ratios,
+        "bound": padded / packed,
+        "share_of_bound": ratios["pipeline"] / (padded / packed),
+        "max_difference_of_scores": difference,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model; its head may be new.")
+    parser.add_argument("--data_set_name", default=None, help="File with the columns of RewardBench, else a profile.")
+    parser.add_argument("--profile", choices=PROFILES, default="400+50", help="Mean tokens of prompt and response.")
+    parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to score.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Conversations per batch of the pipeline; even.")
+    parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--output", default=None, help="JSON file to write.")
+    arguments = parser.parse_args()
+    if arguments.turns < 3:
+        raise UserError("--turns must be at least 3: a median of fewer says little")
+    if arguments.batch_size < 2 or arguments.batch_size % 2:
+        raise UserError("--batch_size must be even: a batch holds both answers of each pair")
+    if arguments.num_pairs < arguments.batch_size // 2:
+        raise UserError("--num_pairs must fill at least one batch")
+    if arguments.data_set_name:
+        name = Path(arguments.data_set_name).name
+        rows = neighbouring_rows(load_rows(arguments.data_set_name), arguments.num_pairs, arguments.batch_size // 2)
+    else:
+        name = arguments.profile
+        rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
+    record = {"commit": git_commit(), "hardware": hardware(), "threads": torch.get_num_threads(), "results": [result]}
+    print(json.dumps(result, indent=1))
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,167 @@
+"""The READMEs' commands, run as they stand in a fresh copy with a fresh virtual environment (`make test-all`).
+
+Only what needs a hub is replaced (`REPLACED`, `ADDED`); commands for GPUs are parsed by the contract test and left out
+here. Takes ten minutes or so; pip must reach a package index (`PIP_OPTIONS`, as in the Makefile).
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
+REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
+ADDED = {"eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl"}  # its default is a hub data set
+ON_A_GPU = ("configs/one_gpu.yaml", "configs/eight_gpu.yaml")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def shell_blocks(readme: Path) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```", readme.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def block_with(readme: Path, text: str) -> str:
+    (found,) = [block for block in shell_blocks(readme) if text in block]
+    return found
+
+
+def run(script: str, folder: Path) -> str:
+    """Run a shell script that stops at its first error; returns what it printed."""
+    options = os.environ.get("PIP_OPTIONS", "")
+    script = re.sub(r"^pip install", f"pip install {options}", script, flags=re.MULTILINE)
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    finished = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert finished.returncode == 0, f"{script}\n{finished.stdout[-5000:]}"
+    return finished.stdout
+
+
+def copy_of_the_repository(folder: Path) -> Path:
+    """Every file that a clone of the working tree would have."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A copy of the repository, set up by the README's commands for people without make, all but the last two."""
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("copy"))
+    lines = block_with(ROOT / "README.md", "python3 -m venv").splitlines()
+    set_up, rest = lines[:-2], lines[-2:]
+    assert rest[0].startswith("python bradley-terry-rm/demo.py") and "pytest" in rest[1]
+    run("\n".join(set_up), folder)
+    return folder
+
+
+def test_the_demo_learns(installed):
+    """The demo ends with a model whose held-out accuracy is above chance with its whole interval."""
+    printed = run(". .venv/bin/activate\npython bradley-terry-rm/demo.py", installed)
+    assert "The demo took" in printed
+    record = json.loads((installed / "runs" / "demo" / "run.json").read_text(encoding="utf-8"))
+    assert record["held_out"]["accuracy_interval"][0] > max(0.5, record["held_out_before"]["accuracy"])
+
+
+def test_the_commands_of_the_main_readme(installed):
+    """Convert, train, score, RewardBench: each reads what the one before wrote."""
+    write_inputs(installed)
+    commands = block_with(ROOT / "README.md", "useful_code/convert_dataset.py")
+    for name, file in REPLACED.items():
+        assert name in commands
+        commands = commands.replace(name, file)
+    for script, flags in ADDED.items():
+        commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
+    run(f". .venv/bin/activate\n{commands}", installed)
+    scored = [json.loads(line) for line in (installed / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [len(row["scores"]) for row in scored] == [3, 1]
+    assert "Score" in (installed / "bench_mark_eval.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
+def test_the_commands_of_every_method(folder, installed):
+    """The commands for a laptop; those for GPUs are left out."""
+    write_inputs(installed)
+    run(
+        ". .venv/bin/activate\n"
+        "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl",
+        installed,
+    )
+    for block in shell_blocks(folder / "README.md"):
+        commands = block.replace("\\\n", " ").splitlines()
+        kept = [line for line in commands if not any(config in line for config in ON_A_GPU)]
+        run("\n".join([". .venv/bin/activate", *kept]), installed)
+
+
+@pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
+def test_every_requirements_file_is_enough(folder, tmp_path):
+    """In a clean environment with nothing but the requirements of the folder, its script trains and reports."""
+    copy = copy_of_the_repository(tmp_path)
+    (script,) = folder.glob("train_*.py")
+    run(
+        "python3 -m venv .venv && . .venv/bin/activate\n"
+        "pip install -c constraints.txt torch\n"
+        f"pip install -c constraints.txt -e . -r {folder.name}/requirements.txt\n"
+        "pip check\n"
+        f"python {folder.name}/{script.name} --help > help.txt\n"
+        'python -c \'from useful_code.tiny import save_tiny_model; save_tiny_model("tiny", "llama", "llama3")\'\n',
+        copy,
+    )
+    assert "--model_name_or_path" in (copy / "help.txt").read_text(encoding="utf-8")
+    write_inputs(copy)
+    run(
+        ". .venv/bin/activate\n"
+        "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl\n"
+        f"python {folder.name}/{script.name} --model_name_or_path tiny --dataset pairs/hh.jsonl --output_dir out "
+        "--gradient_accumulation_steps 1 --report_to none",
+        copy,
+    )
+    assert (copy / "out" / "report.html").exists()
+
+
+def write_inputs(folder: Path) -> None:
+    """Files in the shape of the hub data sets, and rows to score."""
+    transcripts = [
+        {
+            "chosen": f"\n\nHuman: What is {i} plus one?\n\nAssistant: It is {i + 1}.",
+            "rejected": f"\n\nHuman: What is {i} plus one?\n\nAssistant: I do not know {i}.",
+        }
+        for i in range(40)
+    ]
+    table = [
+        {
+            "id": i,
+            "subset": subset,
+            "prompt": f"Name {i} things.",
+            "chosen": "one, two",
+            "chosen_model": "a",
+            "rejected": "no",
+            "rejected_model": "b",
+        }
+        for i, subset in enumerate(["alpacaeval-easy", "llmbar-natural", "donotanswer", "math-prm"])
+    ]
+    rows = [{"prompt": "2 + 2?", "responses": ["4", "5", "four"]}, {"prompt": "Hello", "responses": ["Hi."]}]
+    (folder / "input").mkdir(exist_ok=True)
+    for path, content in (("input/hh", transcripts), ("input/rewardbench", table), ("rows", rows)):
+        text = "".join(json.dumps(row) + "\n" for row in content)
+        (folder / f"{path}.jsonl").write_text(text, encoding="utf-8")
