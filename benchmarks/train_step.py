@@ -24,7 +24,7 @@ import torch
 from datasets import Dataset
 from load_recipe import load_recipe
 from profiles import PROFILES, draw_length
-from transformers import TrainerCallback
+from transformers import AutoConfig, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from useful_code.chat_pairs import check_pair
@@ -56,12 +56,14 @@ class StepTimes(TrainerCallback):
             self.seconds.append(time.perf_counter() - self.start)
 
 
-def synthetic_pairs(prompt_mean: int, response_mean: int, num_pairs: int, vocab_size: int) -> list[dict]:
-    """Random ids; lengths are lognormal with the given means."""
+def synthetic_pairs(profile: str, num_pairs: int, model_path: str) -> list[dict]:
+    """Random ids of the model's vocabulary; lengths are lognormal with the means of the profile."""
     rng = random.Random(SEED)
+    prompt_mean, response_mean = PROFILES[profile]
+    vocab_size = AutoConfig.from_pretrained(model_path).vocab_size
 
     def ids(mean: int) -> list[int]:
-        return [rng.randrange(10, vocab_size) for _ in range(draw_length(rng, mean))]
+        return [rng.randrange(20, vocab_size) for _ in range(draw_length(rng, mean))]
 
     pairs = []
     for _ in range(num_pairs):
@@ -190,7 +192,7 @@ def peak_memory(side: str, profile: str, model_path: str) -> float:
 
 def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 4) -> float:
     """GiB: the most that this process held during a few steps."""
-    pairs = synthetic_pairs(*PROFILES[profile], num_steps * BATCH, 40_000)
+    pairs = synthetic_pairs(profile, num_steps * BATCH, model_path)
     with tempfile.TemporaryDirectory() as folder:
         make_trainer(side, model_path, pairs, num_steps, folder).train()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -220,7 +222,7 @@ def main() -> None:
         }
     else:
         names = PROFILES if arguments.profile == "all" else [arguments.profile]
-        work = {name: synthetic_pairs(*PROFILES[name], num_pairs, 40_000) for name in names}
+        work = {name: synthetic_pairs(name, num_pairs, arguments.model) for name in names}
     results = []
     for name, pairs in work.items():
         memory = not arguments.no_memory and not arguments.pairs

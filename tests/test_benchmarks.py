@@ -1,0 +1,139 @@
+"""The benchmark commands run end to end on a tiny model, and their sums are right. No time is asserted anywhere."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from useful_code.tiny import save_tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_tiny_model(folder, "llama", "llama3")
+    return folder
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return __import__
+
+
+def run(script: str, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(BENCHMARKS / script), *flags], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_path):
+    rows = [
+        {
+            "id": i,
+            "subset": "alpacaeval-easy",
+            "prompt": f"say {i} " * (i + 1),
+            "chosen": "yes " * (i + 1),
+            "chosen_model": "a",
+            "rejected": "no",
+            "rejected_model": "b",
+        }
+        for i in range(9)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    flags = ("--model", str(tiny), "--num_pairs", "6", "--batch_size", "4", "--output", str(tmp_path / "out.json"))
+    finished = run("scoring.py", *flags, "--data_set_name", str(file))
+    assert finished.returncode == 0, finished.stderr
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert result["pairs"] == 6 and result["max_difference_of_scores"] < 1e-5
+    tokens = result["tokens"]
+    assert tokens["ours"] < tokens["pipeline_one_by_one"] < tokens["pipeline"]
+    assert result["bound"] == pytest.approx(tokens["pipeline"] / tokens["ours"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--turns", "2"], "--turns must be at least 3"),
+        (["--batch_size", "3"], "--batch_size must be even"),
+        (["--num_pairs", "1"], "--num_pairs must fill at least one batch"),
+    ],
+)
+def test_scoring_refuses_what_would_measure_nothing(flags, message):
+    finished = run("scoring.py", *flags)
+    assert finished.returncode == 2 and message in finished.stderr and "Traceback" not in finished.stderr
+
+
+def test_training_step_compares_the_same_pairs(tiny, tmp_path):
+    output = tmp_path / "out.json"
+    finished = run(
+        *("train_step.py", "--model", str(tiny), "--profile", "200+100", "--turns", "3", "--steps", "2"),
+        *("--no_memory", "--output", str(output)),
+    )
+    assert finished.returncode == 0, finished.stderr
+    (result,) = json.loads(output.read_text())["results"]
+    assert result["timed_steps"] == 6, "three turns of two steps"
+    assert result["share_of_bound"] == pytest.approx(result["ratio"] / result["bound"])
+    assert 1.3 < result["bound"] < 2.5
+
+
+def test_drawn_lengths_have_the_stated_mean(benchmark_module):
+    profiles = benchmark_module("profiles")
+    rng = random.Random(1)
+    lengths = [profiles.draw_length(rng, 200) for _ in range(20_000)]
+    assert sum(lengths) / len(lengths) == pytest.approx(200, rel=0.01)
+    assert min(profiles.draw_length(rng, 1) for _ in range(100)) >= 1
+
+
+def test_intervals_and_verdicts_of_claims(benchmark_module):
+    """The 95 % t interval of 1, 2, 3 is 2 +- 4.3027 / sqrt(3); a claim holds when all of it is on the right side."""
+    claims = benchmark_module("claims")
+    mean, low, high = claims.interval([1.0, 2.0, 3.0])
+    assert mean == 2 and high == pytest.approx(2 + 4.302653 / 3**0.5) and low == pytest.approx(4 - high)
+    at_least, at_most = (claims.Claim("", "", side, 0.95) for side in (">=", "<="))
+    assert claims.verdict(at_least, 0.95, 0.99) == "holds" == claims.verdict(at_most, 0.9, 0.95)
+    assert claims.verdict(at_least, 0.94, 0.99) == "not shown" == claims.verdict(at_most, 0.94, 0.99)
+    assert claims.verdict(at_least, 0.9, 0.94) == "fails" == claims.verdict(at_most, 0.96, 0.99)
+
+
+def pair(prompt: str, chosen: str = "yes", rejected: str = "no", tokens: int = 1) -> dict:
+    def chat(answer: str) -> list[dict]:
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+    return {"chosen": chat(chosen), "rejected": chat(rejected), "tokens": tokens}
+
+
+def test_real_data_samples_whole_prompts_within_the_budget(benchmark_module):
+    real_data = benchmark_module("real_data")
+    rows = [pair(f"prompt {i // 3}", tokens=10) for i in range(30)]
+    sample = real_data.sample_by_prompt(rows, 95, random.Random(0))
+    prompts = [row["chosen"][0]["content"] for row in sample]
+    assert len(sample) == 9 and all(prompts.count(prompt) == 3 for prompt in prompts)
+
+
+def test_real_data_knows_a_prompt_of_the_evaluation_again(benchmark_module):
+    """The whole prompt or any user turn of it."""
+    real_data = benchmark_module("real_data")
+    keys = {real_data.prompt_key([{"role": "user", "content": "How are you?"}])}
+    assert real_data.occurs_in(keys, pair("How are you?"))
+    assert not real_data.occurs_in(keys, pair("Who are you?"))
+    longer = pair("Hello")
+    for side in ("chosen", "rejected"):
+        longer[side] = [
+            *longer[side],
+            {"role": "user", "content": "How are you?"},
+            {"role": "assistant", "content": side},
+        ]
+    assert real_data.occurs_in(keys, longer)
+
+
+def test_the_bag_of_words_learns_a_word(benchmark_module):
+    real_data = benchmark_module("real_data")
+    train = [pair(str(i), "a good day", "a bad day") for i in range(10)]
+    margins = real_data.bag_of_words_margins(train, [pair("x", "bad", "good"), pair("y", "good", "bad")])
+    assert margins[0] < 0 < margins[1] and margins[0] == pytest.approx(-margins[1])
