@@ -57,10 +57,10 @@ BRADLEY_TERRY_CLAIMS = [
     Claim("held-out accuracy, as a share of what the true utility itself reaches", "share_of_oracle", ">=", 0.95),
     Claim("expected calibration error on the observed labels", "calibration_error", "<=", 0.05),
 ]
-NUM_TRAIN, NUM_HELD_OUT = 64_000, 4_000
+NUM_TRAIN, NUM_HELD_OUT = 96_000, 4_000  # arithmetic is learned last: with 64,000 one seed of four missed it
 TINY = {
     "hidden_size": 64,
-    "intermediate_size": 256,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_key_value_heads": 4,
     "initializer_range": 0.1,  # with the usual 0.02 a model this small did not start to learn within minutes (seed 100)
@@ -114,8 +114,7 @@ def train_tiny_bradley_terry(train: list[dict], held_out: list[dict], seed: int,
                 output_dir=folder, seed=seed, save_strategy="no", logging_strategy="no", disable_tqdm=True, **TRAINING
             ),
             train_dataset=train,
-            # A tiny model spends its time on the number of operations, not on tokens: one padded batch is fewer.
-            data_collator=partial(recipe.collate_pairs, pad_token_id=pad_token_id),
+            data_collator=partial(recipe.collate_pairs, pad_token_id=None),
         )
         trainer.train()
         return trainer.predict(held_out).predictions.astype(float)
