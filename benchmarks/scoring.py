@@ -15,10 +15,13 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
+from machine import matmul_flops, memory_of_fresh_process, most_memory_gib, num_matmul_parameters
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -59,33 +62,41 @@ def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) ->
     return [row for start in chosen for row in rows[start : start + pairs_per_batch]]
 
 
-def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
-    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+def load_sides(model_path: str, rows: list[dict], batch_size: int):
+    """The call of each side, and the tokens that it computes: ours, batched pipeline, pipeline one by one."""
     tokenizer = load_tokenizer(model_path)
     template = read_template(tokenizer)
-    model = load_reward_model(model_path).eval()
-    model.config.pad_token_id = pad_token_id = ensure_pad_token(template)
-    theirs = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=torch.float32)
-    theirs.load_state_dict(model.state_dict())
-    theirs.config.pad_token_id = pad_token_id
-    classify = pipeline("text-classification", model=theirs.eval(), tokenizer=tokenizer)
-
+    pad_token_id = ensure_pad_token(template)
     groups = [[render(template, conversation) for conversation in conversations(row)] for row in rows]
     texts = [tokenizer.apply_chat_template(c, tokenize=False) for row in rows for c in conversations(row)]
     lengths = [len(ids) for group in groups for ids in group]
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
-    padded = sum(len(batch) * max(batch) for batch in batches)
-    packed = sum(map(num_packed_tokens, groups))
+    tokens = {
+        "ours": sum(map(num_packed_tokens, groups)),
+        "pipeline": sum(len(batch) * max(batch) for batch in batches),
+        "pipeline_one_by_one": sum(lengths),
+    }
+
+    @cache  # loaded when the side is called: the other side's memory is not counted
+    def our_model():
+        return load_reward_model(model_path, seed=SEED).eval()
+
+    @cache
+    def their_pipeline():
+        torch.manual_seed(SEED)  # a head that the checkpoint lacks is drawn as ours is
+        model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=torch.float32)
+        model.config.pad_token_id = pad_token_id
+        return pipeline("text-classification", model=model.eval(), tokenizer=tokenizer)
 
     def score_ours() -> list[float]:
         scores: list[list[float]] = [[]] * len(groups)
-        for indices, rewards in score_groups(model, groups, pad_token_id, -(-packed // len(batches))):
+        for indices, rewards in score_groups(our_model(), groups, pad_token_id, -(-tokens["ours"] // len(batches))):
             for index, row in zip(indices, rewards, strict=True):
                 scores[index] = row
         return [score for row in scores for score in row]
 
     def score_theirs(size: int) -> list[float]:
-        found = classify(texts, batch_size=size, function_to_apply="none", add_special_tokens=False)
+        found = their_pipeline()(texts, batch_size=size, function_to_apply="none", add_special_tokens=False)
         return [result["score"] for result in found]
 
     calls = {
@@ -93,15 +104,22 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "pipeline": lambda: score_theirs(batch_size),
         "pipeline_one_by_one": lambda: score_theirs(1),
     }
+    return calls, tokens
+
+
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
+    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+    calls, tokens = load_sides(model_path, rows, batch_size)
+    for call in calls.values():
+        call()  # loads the model; the first call of anything is slow
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    scores = {}
-    list(score_groups(model, groups[:1], pad_token_id, packed))  # the first call of anything is slow
-    classify(texts[:2], batch_size=2, function_to_apply="none", add_special_tokens=False)
+    scores, peaks = {}, []
     for turn in range(turns):
         for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
             start = time.perf_counter()
             scores[side] = calls[side]()
             seconds[side].append(time.perf_counter() - start)
+        peaks.append(matmul_flops())
     difference = max(abs(a - b) for side in SIDES[1:] for a, b in zip(scores["ours"], scores[side], strict=True))
     if not difference <= MAX_DIFFERENCE:
         raise UserError(f"the sides do not agree: two scores of one conversation differ by {difference}")
@@ -110,6 +128,10 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         side: statistics.median(b / a for a, b in zip(seconds["ours"], seconds[side], strict=True))
         for side in SIDES[1:]
     }
+    bound = tokens["pipeline"] / tokens["ours"]
+    parameters = num_matmul_parameters(load_reward_model(model_path))
+    peak = statistics.median(peaks)
+    tokens_per_second = {side: tokens[side] / medians[side] for side in SIDES}
     return {
         "data": name,
         "pairs": len(rows),
@@ -117,12 +139,21 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "turns": turns,
         "seconds": medians,
         "pairs_per_second": {side: len(rows) / value for side, value in medians.items()},
-        "tokens": {"ours": packed, "pipeline": padded, "pipeline_one_by_one": sum(lengths)},
+        "tokens": tokens,
+        "tokens_per_second": tokens_per_second,
         "ratio": ratios,
-        "bound": padded / packed,
-        "share_of_bound": ratios["pipeline"] / (padded / packed),
+        "bound": bound,
+        "share_of_bound": ratios["pipeline"] / bound,
+        "matmul_gflops": peak / 1e9,
+        "share_of_matmul_peak": {side: 2 * parameters * rate / peak for side, rate in tokens_per_second.items()},
         "max_difference_of_scores": difference,
     }
+
+
+def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float:
+    """GiB: the most that this process held while one side scored the rows."""
+    load_sides(model_path, rows, batch_size)[0][side]()
+    return most_memory_gib()
 
 
 def main() -> None:
@@ -133,6 +164,8 @@ def main() -> None:
     parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to score.")
     parser.add_argument("--batch_size", type=int, default=8, help="Conversations per batch of the pipeline; even.")
     parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--no_memory", action="store_true", help="Leave the peak memory out.")
+    parser.add_argument("--memory_of", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
     if arguments.turns < 3:
@@ -147,7 +180,15 @@ def main() -> None:
     else:
         name = arguments.profile
         rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    if arguments.memory_of:
+        print(measure_memory(arguments.memory_of, arguments.model, rows, arguments.batch_size))
+        return
     result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
+    if not arguments.no_memory:
+        flags = sys.argv[1:]
+        result["peak_memory_gib"] = {
+            side: memory_of_fresh_process(__file__, *flags, "--memory_of", side) for side in SIDES
+        }
     record = {"commit": git_commit(), "hardware": hardware(), "threads": torch.get_num_threads(), "results": [result]}
     print(json.dumps(result, indent=1))
     if arguments.output:

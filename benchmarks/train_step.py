@@ -11,10 +11,7 @@ of a pair padded to the longest of the batch) over tokens that we compute (each 
 import argparse
 import json
 import random
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
@@ -23,6 +20,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
+from machine import matmul_flops, memory_of_fresh_process, most_memory_gib, num_matmul_parameters
 from profiles import PROFILES, draw_length
 from transformers import AutoConfig, TrainerCallback
 from trl import RewardConfig, RewardTrainer
@@ -133,18 +131,6 @@ def token_bound(pairs: list[dict]) -> tuple[int, int]:
     return padded, packed
 
 
-def matmul_flops(seconds: float = 1.0) -> float:
-    """Float32 multiply-adds a second (times two) of a square matrix product: the roof of this machine, now."""
-    a = torch.randn(1024, 1024)
-    for _ in range(3):
-        a @ a
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        a @ a
-        count += 1
-    return count * 2 * 1024**3 / (time.perf_counter() - start)
-
-
 def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: int, memory: bool) -> dict:
     times = {"ours": StepTimes(), "trl": StepTimes()}
     trainers, peaks = {}, []
@@ -161,7 +147,7 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
     padded, packed = token_bound(timed)
     seconds = {side: statistics.median(times[side].seconds) for side in times}
     ratio = statistics.median(b / a for a, b in zip(times["ours"].seconds, times["trl"].seconds, strict=True))
-    parameters = sum(p.numel() for n, p in trainers["ours"].model.named_parameters() if "embed_tokens" not in n)
+    parameters = num_matmul_parameters(trainers["ours"].model)
     peak = statistics.median(peaks)
     result = {
         "profile": name,
@@ -181,13 +167,11 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
         "timed_steps": len(times["ours"].seconds),
     }
     if memory:
-        result["peak_memory_gib"] = {side: peak_memory(side, name, model_path) for side in times}
+        result["peak_memory_gib"] = {
+            side: memory_of_fresh_process(__file__, "--model", model_path, "--memory_of", side, "--profile", name)
+            for side in times
+        }
     return result
-
-
-def peak_memory(side: str, profile: str, model_path: str) -> float:
-    command = [sys.executable, __file__, "--model", model_path, "--memory_of", side, "--profile", profile]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 4) -> float:
@@ -195,7 +179,7 @@ def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 4)
     pairs = synthetic_pairs(profile, num_steps * BATCH, model_path)
     with tempfile.TemporaryDirectory() as folder:
         make_trainer(side, model_path, pairs, num_steps, folder).train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return most_memory_gib()
 
 
 def main() -> None:

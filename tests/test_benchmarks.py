@@ -54,6 +54,9 @@ def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_pa
     tokens = result["tokens"]
     assert tokens["ours"] < tokens["pipeline_one_by_one"] < tokens["pipeline"]
     assert result["bound"] == pytest.approx(tokens["pipeline"] / tokens["ours"])
+    assert set(result["peak_memory_gib"]) == set(tokens) and all(
+        0 < gib < 8 for gib in result["peak_memory_gib"].values()
+    )
 
 
 @pytest.mark.parametrize(

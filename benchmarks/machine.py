@@ -1,0 +1,38 @@
+"""What the machine gives right now: its matmul peak, and the most memory that a process held."""
+
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+
+def matmul_flops(seconds: float = 1.0) -> float:
+    """Float32 multiply-adds a second (times two) of a square matrix product: the roof of this machine, now."""
+    a = torch.randn(1024, 1024)
+    for _ in range(3):
+        a @ a
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        a @ a
+        count += 1
+    return count * 2 * 1024**3 / (time.perf_counter() - start)
+
+
+def num_matmul_parameters(model: torch.nn.Module) -> int:
+    """Parameters that every token meets: all but the embedding. Forward 2, forward and backward 6 operations each."""
+    return sum(p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name)
+
+
+def most_memory_gib() -> float:
+    """GiB: the most that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory_of_fresh_process(script: str, *flags: str) -> float:
+    """GiB: the last number that `script` prints, run in a process of its own."""
+    finished = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    if finished.returncode != 0:
+        raise RuntimeError(f"{script} {' '.join(flags)} failed:\n{finished.stderr[-2000:]}")
+    return float(finished.stdout.split()[-1])
