@@ -180,9 +180,11 @@ def best_device() -> torch.device:
 
 def _reason(path: str, error: BaseException) -> str:
     """Why nothing could be loaded; a path that is not there gives an error about hub names, which would mislead."""
-    if (path.startswith((".", "/", "~")) or path.count("/") > 1) and not Path(path).exists():
+    if Path(path).exists():
+        return _first_line(error)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
         return "no such directory"
-    return _first_line(error)
+    return f"no such directory; taken as a hub name: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:
