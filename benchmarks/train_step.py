@@ -174,7 +174,7 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
     return result
 
 
-def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 4) -> float:
+def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 2) -> float:
     """GiB: the most that this process held during a few steps."""
     pairs = synthetic_pairs(profile, num_steps * BATCH, model_path)
     with tempfile.TemporaryDirectory() as folder:
@@ -207,14 +207,15 @@ def main() -> None:
     else:
         names = PROFILES if arguments.profile == "all" else [arguments.profile]
         work = {name: synthetic_pairs(name, num_pairs, arguments.model) for name in names}
-    results = []
+    results: list[dict] = []
+    commit = git_commit()
     for name, pairs in work.items():
         memory = not arguments.no_memory and not arguments.pairs
         results.append(compare(name, arguments.model, pairs, arguments.turns, arguments.steps, memory))
-        print(json.dumps(results[-1], indent=1))
-    record = {"commit": git_commit(), "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}
-    if arguments.output:
-        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(results[-1], indent=1), flush=True)
+        if arguments.output:  # after every profile: an interrupted run keeps what is measured
+            record = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}
+            Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
