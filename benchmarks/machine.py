@@ -1,6 +1,5 @@
-"""What the machine gives right now: its matmul peak, and the most memory that a process held."""
+"""What the machine gives right now: its matmul peak, and the memory that a command takes in a process of its own."""
 
-import resource
 import subprocess
 import sys
 import time
@@ -23,11 +22,6 @@ def matmul_flops(seconds: float = 1.0) -> float:
 def num_matmul_parameters(model: torch.nn.Module) -> int:
     """Parameters that every token meets: all but the embedding. Forward 2, forward and backward 6 operations each."""
     return sum(p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name)
-
-
-def most_memory_gib() -> float:
-    """GiB: the most that this process held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def memory_of_fresh_process(script: str, *flags: str) -> float:

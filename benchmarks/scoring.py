@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from machine import matmul_flops, memory_of_fresh_process, most_memory_gib, num_matmul_parameters
+from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -29,7 +29,7 @@ from useful_code.eval_reward_bench_bt import conversations, load_rows
 from useful_code.known_truth_text import CONTEXT
 from useful_code.render import ensure_pad_token, read_template, render
 from useful_code.reward_model import load_reward_model, load_tokenizer
-from useful_code.run_info import git_commit, hardware
+from useful_code.run_info import git_commit, hardware, peak_memory_gib
 from useful_code.score import score_groups
 from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
@@ -150,10 +150,10 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
     }
 
 
-def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float:
+def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float | None:
     """GiB: the most that this process held while one side scored the rows."""
     load_sides(model_path, rows, batch_size)[0][side]()
-    return most_memory_gib()
+    return peak_memory_gib()
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
     python benchmarks/train_step.py --model models/smollm2-135m                             # both length profiles
     python benchmarks/train_step.py --model models/smollm2-135m --pairs pairs/rmb.jsonl     # the same on real rows
 
-The two sides take turns in one process, a few steps each; a number is the median over all timed steps. Peak memory is
-measured in a fresh process per side. The bound is what counting tokens promises: tokens that TRL computes (both sides
-of a pair padded to the longest of the batch) over tokens that we compute (each prompt once, no padding).
+The two sides take turns in one process, a few steps each on pairs of their own; `ratio` compares the time of all
+timed steps, `ratio_of_steps` each step with its twin (lowest, median, highest). Peak memory is measured in a fresh
+process per side. The bound is what counting tokens promises: tokens that TRL computes (both sides of a pair padded to
+the longest of the batch) over tokens that we compute (each prompt once, no padding).
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
-from machine import matmul_flops, memory_of_fresh_process, most_memory_gib, num_matmul_parameters
+from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters
 from profiles import PROFILES, draw_length
 from transformers import AutoConfig, TrainerCallback
 from trl import RewardConfig, RewardTrainer
@@ -29,7 +30,7 @@ from useful_code.chat_pairs import check_pair
 from useful_code.read_rows import load_checked
 from useful_code.render import ensure_pad_token, read_template, render_within
 from useful_code.reward_model import load_reward_model, load_tokenizer
-from useful_code.run_info import git_commit, hardware
+from useful_code.run_info import git_commit, hardware, peak_memory_gib
 from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -78,7 +79,9 @@ def real_pairs(path: str, model: str, num_pairs: int, max_length: int) -> list[d
         return {"ids": [render_within(template, pair[side], max_length) for side in ("chosen", "rejected")]}
 
     rows, _ = load_checked(path, check)
-    return random.Random(SEED).sample(rows, min(num_pairs, len(rows)))
+    if len(rows) < num_pairs:
+        raise UserError(f"{path} has {len(rows)} usable pairs; {num_pairs} are needed: give fewer --turns or --steps")
+    return random.Random(SEED).sample(rows, num_pairs)
 
 
 def make_trainer(side: str, model_path: str, pairs: list[dict], max_steps: int, folder: str):
@@ -138,31 +141,44 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
         for side in times:
             trainers[side] = make_trainer(side, model_path, pairs, steps + 1, folder)
             trainers[side].add_callback(times[side])
+        datasets = {side: trainer.train_dataset for side, trainer in trainers.items()}
+        timed, size = [], BATCH * (steps + 1)  # every turn meets pairs of its own; its first step is not timed
         for turn in range(turns):
+            start = turn * size
+            timed += pairs[start + BATCH : start + size]
             for side in ("ours", "trl") if turn % 2 == 0 else ("trl", "ours"):
+                rows = range(start, start + size)
+                trainers[side].train_dataset = (
+                    datasets[side].select(rows) if side == "trl" else [datasets[side][i] for i in rows]
+                )
                 trainers[side].train()
             peaks.append(matmul_flops())
     # Step k of a turn meets the same pairs on both sides, so the ratio is taken step by step.
-    timed = pairs[BATCH : BATCH * (steps + 1)]
     padded, packed = token_bound(timed)
-    seconds = {side: statistics.median(times[side].seconds) for side in times}
-    ratio = statistics.median(b / a for a, b in zip(times["ours"].seconds, times["trl"].seconds, strict=True))
+    num_steps = turns * steps
+    ratio = sum(times["trl"].seconds) / sum(times["ours"].seconds)
+    step_ratios = [b / a for a, b in zip(times["ours"].seconds, times["trl"].seconds, strict=True)]
     parameters = num_matmul_parameters(trainers["ours"].model)
     peak = statistics.median(peaks)
     result = {
         "profile": name,
-        "pairs_per_second": {side: BATCH / value for side, value in seconds.items()},
+        "pairs_per_second": {side: BATCH * num_steps / sum(times[side].seconds) for side in times},
         "tokens_per_second": {
-            "ours": packed / steps / seconds["ours"],
-            "trl": padded / steps / seconds["trl"],
+            "ours": packed / sum(times["ours"].seconds),
+            "trl": padded / sum(times["trl"].seconds),
         },
         "ratio": ratio,
+        "ratio_of_steps": {
+            "lowest": min(step_ratios),
+            "median": statistics.median(step_ratios),
+            "highest": max(step_ratios),
+        },
         "bound": padded / packed,
         "share_of_bound": ratio / (padded / packed),
         "matmul_gflops": peak / 1e9,
         "share_of_matmul_peak": {
-            "ours": 6 * parameters * packed / steps / seconds["ours"] / peak,
-            "trl": 6 * parameters * padded / steps / seconds["trl"] / peak,
+            "ours": 6 * parameters * packed / sum(times["ours"].seconds) / peak,
+            "trl": 6 * parameters * padded / sum(times["trl"].seconds) / peak,
         },
         "timed_steps": len(times["ours"].seconds),
     }
@@ -174,12 +190,12 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
     return result
 
 
-def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 2) -> float:
+def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 2) -> float | None:
     """GiB: the most that this process held during a few steps."""
     pairs = synthetic_pairs(profile, num_steps * BATCH, model_path)
     with tempfile.TemporaryDirectory() as folder:
         make_trainer(side, model_path, pairs, num_steps, folder).train()
-    return most_memory_gib()
+    return peak_memory_gib()
 
 
 def main() -> None:
@@ -199,7 +215,7 @@ def main() -> None:
         return
     if arguments.turns < 3:
         raise UserError("--turns must be at least 3: a median of fewer says little")
-    num_pairs = BATCH * (arguments.steps + 1)
+    num_pairs = BATCH * (arguments.steps + 1) * arguments.turns
     if arguments.pairs:
         work = {
             Path(arguments.pairs).name: real_pairs(arguments.pairs, arguments.model, num_pairs, arguments.max_length)

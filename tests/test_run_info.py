@@ -159,3 +159,14 @@ def test_number_of_processes_as_the_launcher_announced(monkeypatch, announced, e
     if announced is not None:
         monkeypatch.setenv("WORLD_SIZE", announced)
     assert run_info.num_processes() == expected
+
+
+def test_peak_memory_is_that_of_the_process_not_of_its_parent():
+    """A small child of a parent that held 300 MiB more says what the child held."""
+    child = "from useful_code.run_info import peak_memory_gib; print(peak_memory_gib())"
+    parent = (
+        "import subprocess, sys; held = bytearray(b'x') * (300 * 2**20);"
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    printed = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
+    assert 0 < float(printed) < 0.25

@@ -165,6 +165,11 @@ def _cpu_model() -> str:
 
 def peak_memory_gib() -> float | None:
     """Largest resident memory of this process so far, GiB; None where the system does not say (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; its ru_maxrss would begin with what the parent held when it started this process
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**20, 3)  # KiB
     try:
         import resource
     except ImportError:
