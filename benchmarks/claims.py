@@ -31,7 +31,7 @@ from scipy.stats import t as student_t
 from useful_code import metrics
 from useful_code.known_truth import World, make_pairs, oracle_accuracy
 from useful_code.known_truth_text import vocabulary
-from useful_code.render import ensure_pad_token, read_template, render_within
+from useful_code.render import read_template, render_within
 from useful_code.reward_model import prepare_reward_model
 from useful_code.run_info import git_commit, hardware
 from useful_code.tiny import tiny_reward_model, word_tokenizer
@@ -98,13 +98,11 @@ def train_tiny_bradley_terry(train: list[dict], held_out: list[dict], seed: int,
     """Rewards (N, 2) of the held-out pairs, by the recipe's own trainer, loss and collator."""
     recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
     template = read_template(word_tokenizer(vocabulary()))
-    pad_token_id = ensure_pad_token(template)
     for row in (*train, *held_out):
         row["ids"] = [render_within(template, row[side], None) for side in ("chosen", "rejected")]
         row["tie"] = row.get("tie", False)
         row["label"] = row.get("label", 1.0)
     model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
-    model.config.pad_token_id = pad_token_id
     prepare_reward_model(model)
     with tempfile.TemporaryDirectory() as folder:
         trainer = recipe.BradleyTerryTrainer(

@@ -1,10 +1,14 @@
-"""What the machine gives right now: its matmul peak, and the memory that a command takes in a process of its own."""
+"""What the machine gives right now: its matmul peak, and the memory that a command takes; and their record."""
 
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
+
+from useful_code.run_info import hardware
 
 
 def matmul_flops(seconds: float = 1.0) -> float:
@@ -30,3 +34,9 @@ def memory_of_fresh_process(script: str, *flags: str) -> float:
     if finished.returncode != 0:
         raise RuntimeError(f"{script} {' '.join(flags)} failed:\n{finished.stderr[-2000:]}")
     return float(finished.stdout.split()[-1])
+
+
+def write_record(path: str, commit: str, results: list[dict]) -> None:
+    """Results with the commit and the machine that made them, as JSON. Take `commit` before measuring."""
+    record = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}
+    Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

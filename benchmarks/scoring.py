@@ -21,15 +21,15 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters
+from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters, write_record
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from useful_code.eval_reward_bench_bt import conversations, load_rows
+from useful_code.eval_reward_bench_bt import conversations, load_rows, render_row, text_of
 from useful_code.known_truth_text import CONTEXT
-from useful_code.render import ensure_pad_token, read_template, render
+from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import load_reward_model, load_tokenizer
-from useful_code.run_info import git_commit, hardware, peak_memory_gib
+from useful_code.run_info import git_commit, peak_memory_gib
 from useful_code.score import score_groups
 from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
@@ -63,12 +63,12 @@ def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) ->
 
 
 def load_sides(model_path: str, rows: list[dict], batch_size: int):
-    """The call of each side, and the tokens that it computes: ours, batched pipeline, pipeline one by one."""
+    """The call of each side, the tokens that it computes, and what gives our model (loaded once, when first asked)."""
     tokenizer = load_tokenizer(model_path)
     template = read_template(tokenizer)
     pad_token_id = ensure_pad_token(template)
-    groups = [[render(template, conversation) for conversation in conversations(row)] for row in rows]
-    texts = [tokenizer.apply_chat_template(c, tokenize=False) for row in rows for c in conversations(row)]
+    groups = [render_row(template, row, number) for number, row in enumerate(rows, start=1)]
+    texts = [text_of(template, conversation) for row in rows for conversation in conversations(row)]
     lengths = [len(ids) for group in groups for ids in group]
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
     tokens = {
@@ -104,12 +104,12 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
         "pipeline": lambda: score_theirs(batch_size),
         "pipeline_one_by_one": lambda: score_theirs(1),
     }
-    return calls, tokens
+    return calls, tokens, our_model
 
 
 def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
     """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
-    calls, tokens = load_sides(model_path, rows, batch_size)
+    calls, tokens, our_model = load_sides(model_path, rows, batch_size)
     for call in calls.values():
         call()  # loads the model; the first call of anything is slow
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -129,7 +129,7 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         for side in SIDES[1:]
     }
     bound = tokens["pipeline"] / tokens["ours"]
-    parameters = num_matmul_parameters(load_reward_model(model_path))
+    parameters = num_matmul_parameters(our_model())
     peak = statistics.median(peaks)
     tokens_per_second = {side: tokens[side] / medians[side] for side in SIDES}
     return {
@@ -152,7 +152,8 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
 
 def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float | None:
     """GiB: the most that this process held while one side scored the rows."""
-    load_sides(model_path, rows, batch_size)[0][side]()
+    calls, _, _ = load_sides(model_path, rows, batch_size)
+    calls[side]()
     return peak_memory_gib()
 
 
@@ -183,16 +184,16 @@ def main() -> None:
     if arguments.memory_of:
         print(measure_memory(arguments.memory_of, arguments.model, rows, arguments.batch_size))
         return
+    commit = git_commit()
     result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
     if not arguments.no_memory:
         flags = sys.argv[1:]
         result["peak_memory_gib"] = {
             side: memory_of_fresh_process(__file__, *flags, "--memory_of", side) for side in SIDES
         }
-    record = {"commit": git_commit(), "hardware": hardware(), "threads": torch.get_num_threads(), "results": [result]}
     print(json.dumps(result, indent=1))
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.output, commit, [result])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
-from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters
+from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters, write_record
 from profiles import PROFILES, draw_length
 from transformers import AutoConfig, TrainerCallback
 from trl import RewardConfig, RewardTrainer
@@ -31,7 +31,7 @@ from useful_code.chat_pairs import check_pair
 from useful_code.read_rows import load_checked
 from useful_code.render import ensure_pad_token, read_template, render_within
 from useful_code.reward_model import load_reward_model, load_tokenizer
-from useful_code.run_info import git_commit, hardware, peak_memory_gib
+from useful_code.run_info import git_commit, peak_memory_gib
 from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -129,12 +129,12 @@ def make_trainer(side: str, model_path: str, pairs: list[dict], max_steps: int, 
     )
 
 
-def token_bound(pairs: list[dict]) -> tuple[int, int]:
-    """Tokens that the baseline computes, padding included, and tokens that we compute."""
+def count_tokens(pairs: list[dict]) -> dict[str, int]:
+    """Tokens that each side computes; TRL's padding is included."""
     batches = [pairs[i : i + BATCH] for i in range(0, len(pairs) - BATCH + 1, BATCH)]
     padded = sum(2 * len(batch) * max(len(ids) for pair in batch for ids in pair["ids"]) for batch in batches)
     packed = sum(num_packed_tokens(pair["ids"]) for batch in batches for pair in batch)
-    return padded, packed
+    return {"ours": packed, "trl": padded}
 
 
 def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: int, memory: bool) -> dict:
@@ -157,32 +157,27 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
                 trainers[side].train()
             peaks.append(matmul_flops())
     # Step k of a turn meets the same pairs on both sides, so the ratio is taken step by step.
-    padded, packed = token_bound(timed)
-    num_steps = turns * steps
-    ratio = sum(times["trl"].seconds) / sum(times["ours"].seconds)
+    tokens = count_tokens(timed)
+    seconds = {side: sum(times[side].seconds) for side in times}
+    ratio, bound = seconds["trl"] / seconds["ours"], tokens["trl"] / tokens["ours"]
+    tokens_per_second = {side: tokens[side] / seconds[side] for side in times}
     step_ratios = [b / a for a, b in zip(times["ours"].seconds, times["trl"].seconds, strict=True)]
     parameters = num_matmul_parameters(trainers["ours"].model)
     peak = statistics.median(peaks)
     result = {
         "profile": name,
-        "pairs_per_second": {side: BATCH * num_steps / sum(times[side].seconds) for side in times},
-        "tokens_per_second": {
-            "ours": packed / sum(times["ours"].seconds),
-            "trl": padded / sum(times["trl"].seconds),
-        },
+        "pairs_per_second": {side: len(timed) / seconds[side] for side in times},
+        "tokens_per_second": tokens_per_second,
         "ratio": ratio,
         "ratio_of_steps": {
             "lowest": min(step_ratios),
             "median": statistics.median(step_ratios),
             "highest": max(step_ratios),
         },
-        "bound": padded / packed,
-        "share_of_bound": ratio / (padded / packed),
+        "bound": bound,
+        "share_of_bound": ratio / bound,
         "matmul_gflops": peak / 1e9,
-        "share_of_matmul_peak": {
-            "ours": 6 * parameters * packed / sum(times["ours"].seconds) / peak,
-            "trl": 6 * parameters * padded / sum(times["trl"].seconds) / peak,
-        },
+        "share_of_matmul_peak": {side: 6 * parameters * rate / peak for side, rate in tokens_per_second.items()},
         # Handing out memory pages: it grows with the activations, and no counting of tokens foresees it.
         "system_seconds_per_step": {side: statistics.fmean(times[side].system_seconds) for side in times},
         "seconds_per_step": {side: statistics.fmean(times[side].seconds) for side in times},
@@ -236,8 +231,7 @@ def main() -> None:
         results.append(compare(name, arguments.model, pairs, arguments.turns, arguments.steps, memory))
         print(json.dumps(results[-1], indent=1), flush=True)
         if arguments.output:  # after every profile: an interrupted run keeps what is measured
-            record = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}
-            Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_record(arguments.output, commit, results)
 
 
 if __name__ == "__main__":

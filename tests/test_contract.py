@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from readmes import METHOD_FOLDERS, READMES, ROOT, shell_blocks
 
-ROOT = Path(__file__).resolve().parents[1]
-METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
 CONFIGS = [path for folder in METHOD_FOLDERS for path in sorted(folder.glob("*.yaml"))]
 MODULES = sorted((ROOT / "useful_code").glob("*.py"))
-READMES = [ROOT / "README.md", *(folder / "README.md" for folder in METHOD_FOLDERS)]
 TORCH_FREE = ("chat_pairs", "rewardbench", "read_rows", "metrics", "user_errors", "known_truth", "convert_dataset")
 
 
@@ -48,9 +46,7 @@ def readme_commands() -> list[tuple[str, list[str]]]:
     """Commands of the README code blocks that start one of our Python scripts, with their words."""
     found = []
     for readme in READMES:
-        text = readme.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-        for block in (code for language, code in blocks if language in ("bash", "sh")):
+        for block in shell_blocks(readme):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if any(word.endswith(".py") for word in words):

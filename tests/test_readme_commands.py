@@ -12,18 +12,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from readmes import METHOD_FOLDERS, ROOT, shell_blocks
 
-ROOT = Path(__file__).resolve().parents[1]
-METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
+ACTIVATE = ". .venv/bin/activate"
 REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
 ADDED = {"eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl"}  # its default is a hub data set
+CONVERT = "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl"
 ON_A_GPU = ("configs/one_gpu.yaml", "configs/eight_gpu.yaml")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
-
-def shell_blocks(readme: Path) -> list[str]:
-    return re.findall(r"^```bash\n(.*?)^```", readme.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def block_with(readme: Path, text: str) -> str:
@@ -77,7 +74,7 @@ def installed(tmp_path_factory) -> Path:
 
 def test_the_demo_learns(installed):
     """The demo ends with a model whose held-out accuracy is above chance with its whole interval."""
-    printed = run(". .venv/bin/activate\npython bradley-terry-rm/demo.py", installed)
+    printed = run(f"{ACTIVATE}\npython bradley-terry-rm/demo.py", installed)
     assert "The demo took" in printed
     record = json.loads((installed / "runs" / "demo" / "run.json").read_text(encoding="utf-8"))
     assert record["held_out"]["accuracy_interval"][0] > max(0.5, record["held_out_before"]["accuracy"])
@@ -92,7 +89,7 @@ def test_the_commands_of_the_main_readme(installed):
         commands = commands.replace(name, file)
     for script, flags in ADDED.items():
         commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
-    run(f". .venv/bin/activate\n{commands}", installed)
+    run(f"{ACTIVATE}\n{commands}", installed)
     scored = [json.loads(line) for line in (installed / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [len(row["scores"]) for row in scored] == [3, 1]
     assert "Score" in (installed / "bench_mark_eval.txt").read_text(encoding="utf-8")
@@ -102,15 +99,11 @@ def test_the_commands_of_the_main_readme(installed):
 def test_the_commands_of_every_method(folder, installed):
     """The commands for a laptop; those for GPUs are left out."""
     write_inputs(installed)
-    run(
-        ". .venv/bin/activate\n"
-        "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl",
-        installed,
-    )
+    run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
         commands = block.replace("\\\n", " ").splitlines()
         kept = [line for line in commands if not any(config in line for config in ON_A_GPU)]
-        run("\n".join([". .venv/bin/activate", *kept]), installed)
+        run("\n".join([ACTIVATE, *kept]), installed)
 
 
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
@@ -119,7 +112,7 @@ def test_every_requirements_file_is_enough(folder, tmp_path):
     copy = copy_of_the_repository(tmp_path)
     (script,) = folder.glob("train_*.py")
     run(
-        "python3 -m venv .venv && . .venv/bin/activate\n"
+        f"python3 -m venv .venv && {ACTIVATE}\n"
         "pip install -c constraints.txt torch\n"
         f"pip install -c constraints.txt -e . -r {folder.name}/requirements.txt\n"
         "pip check\n"
@@ -130,8 +123,7 @@ def test_every_requirements_file_is_enough(folder, tmp_path):
     assert "--model_name_or_path" in (copy / "help.txt").read_text(encoding="utf-8")
     write_inputs(copy)
     run(
-        ". .venv/bin/activate\n"
-        "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl\n"
+        f"{ACTIVATE}\n{CONVERT}\n"
         f"python {folder.name}/{script.name} --model_name_or_path tiny --dataset pairs/hh.jsonl --output_dir out "
         "--gradient_accumulation_steps 1 --report_to none",
         copy,

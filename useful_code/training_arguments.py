@@ -70,10 +70,10 @@ class RecipeArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
-        for tracker in trackers:
-            if tracker not in ("none", "all", *get_available_reporting_integrations()):
-                raise UserError(f"--report_to {tracker}: no such tracker is installed; see --help")
+        trackers = {self.report_to} if isinstance(self.report_to, str) else set(self.report_to or ())
+        trackers -= {"none", "all"}
+        if trackers and (missing := trackers - set(get_available_reporting_integrations())):
+            raise UserError(f"--report_to {', '.join(sorted(missing))}: no such tracker is installed; see --help")
         self.bf16 = choose_bf16(self.bf16, bool(self.fp16), bool(self.use_cpu))
         super().__post_init__()
 

@@ -30,8 +30,8 @@ def write_training_record(
 ) -> None:
     """Write the record of a scalar reward model to `output_dir` and print its held-out table; main process only.
 
-    `data.held_out` rows carry `label`; pairs without a winner (label 0.5) are left out of
-    every number. `extra` goes into run.json.
+    `data.held_out` rows carry `label`; pairs without a winner (label 0.5) are left out of every number. `extra` goes
+    into run.json.
     """
     decided = [i for i, row in enumerate(data.held_out) if row["label"] > 0.5]
     rows = [data.held_out[i] for i in decided]

@@ -1,0 +1,15 @@
+"""The READMEs of the repository and their shell blocks, for the tests that parse and that run them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
+READMES = [ROOT / "README.md", *(folder / "README.md" for folder in METHOD_FOLDERS)]
+
+
+def shell_blocks(readme: Path) -> list[str]:
+    """The code of every block that is marked as bash or sh."""
+    text = readme.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [code for language, code in blocks if language in ("bash", "sh")]
