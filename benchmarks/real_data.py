@@ -5,8 +5,8 @@
 Converts both sets, drops every prompt that also occurs in the RewardBench-shaped evaluation table, samples by prompt
 up to the token budget, holds prompts out, trains with the recipe's own command, and sets the result beside two floors:
 "the longer answer wins" and a bag of words (logistic regression on differences of word counts). Learning rate and
-layers are chosen on `--seed 100`, never on the seed that is reported. Nothing of the data leaves `runs/` and `pairs/`,
-which git ignores.
+layers are chosen with `--tune`, which holds out a part of the training prompts and leaves the reported rows alone.
+Nothing of the data leaves `runs/` and `pairs/`, which git ignores.
 """
 
 import argparse
@@ -95,12 +95,15 @@ def main() -> None:
     parser.add_argument("--max_length", type=int, default=1024, help="Tokens; longer pairs are left out.")
     parser.add_argument("--held_out_share", type=float, default=0.2, help="Share of the prompts that are held out.")
     parser.add_argument("--seed", type=int, default=0, help="Of the sample, the split and the training.")
+    parser.add_argument(
+        "--tune", action="store_true", help="Hold out training prompts in place of the reported ones; do not evaluate."
+    )
     parser.add_argument("--prepare_only", action="store_true", help="Stop before training.")
     arguments, recipe_flags = parser.parse_known_args()
     if "RM_DATA_DIR" not in os.environ:
         raise UserError("set RM_DATA_DIR to the folder that holds hh_rlhf_harmless/, rmb/ and rewardbench_like/")
     data_dir = Path(os.environ["RM_DATA_DIR"])
-    work, output = ROOT / "pairs" / "real", f"runs/real-{arguments.seed}"
+    work, output = ROOT / "pairs" / "real", f"runs/real-{'tune' if arguments.tune else arguments.seed}"
 
     template = read_template(load_tokenizer(str(ROOT / arguments.model)))
     keys = evaluation_keys(data_dir / EVALUATION)
@@ -125,6 +128,8 @@ def main() -> None:
         print(f"  {len(part):,} sampled, {tokens:,} tokens")
         sampled += part
     train, held_out = split_by_prompt(sampled, arguments.held_out_share, arguments.seed)
+    if arguments.tune:
+        train, held_out = split_by_prompt(train, arguments.held_out_share, arguments.seed + 1)
     for name, rows in (("train", train), ("held_out", held_out)):
         lines = [json.dumps({key: row[key] for key in ("chosen", "rejected", "source")}) for row in rows]
         (work / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -146,6 +151,8 @@ def main() -> None:
         *("--dataset", "pairs/real/train.jsonl", "--eval_dataset", "pairs/real/held_out.jsonl"),
         *("--output_dir", output, "--seed", str(arguments.seed), *recipe_flags),
     )
+    if arguments.tune:
+        return
     run(
         *("useful_code/eval_reward_bench_bt.py", "--reward_name_or_path", output),
         *("--record_dir", f"{output}/rewardbench_like.txt", "--data_set_name", str(data_dir / EVALUATION)),
