@@ -29,8 +29,8 @@ from load_recipe import ROOT, load_recipe
 from scipy.stats import t as student_t
 
 from useful_code import metrics
-from useful_code.known_truth import World, make_pairs, oracle_accuracy
-from useful_code.known_truth_text import vocabulary
+from useful_code.known_truth.text import vocabulary
+from useful_code.known_truth.world import World, make_pairs, oracle_accuracy
 from useful_code.render import read_template, render_within
 from useful_code.reward_model import prepare_reward_model
 from useful_code.run_info import git_commit, hardware

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from useful_code.atomic_write import write_atomically
-from useful_code.known_truth import World, make_pairs, oracle_accuracy
+from useful_code.known_truth.world import World, make_pairs, oracle_accuracy
 from useful_code.user_errors import UserError, exit_cleanly
 
 ROOT = Path(__file__).resolve().parents[1]

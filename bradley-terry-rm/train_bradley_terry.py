@@ -34,15 +34,15 @@ from trl import ModelConfig
 from useful_code.chat_pairs import RowRefused, check_pair, is_tie
 from useful_code.processes import check_parallelism, finish
 from useful_code.read_rows import load_checked
-from useful_code.render import Template, ensure_pad_token, read_template, render_within
-from useful_code.reward_model import load_tokenizer, load_trainable, model_path
-from useful_code.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.render import Template, render_within
+from useful_code.reward_model import load_template, load_trainable
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
-from useful_code.step_means import StepMeans
 from useful_code.token_batches import token_budget_loader
-from useful_code.training_arguments import DataArguments, RecipeArguments, parse_command_line
-from useful_code.training_data import load_train_and_held_out
-from useful_code.training_record import write_training_record
+from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
+from useful_code.training.data import load_train_and_held_out
+from useful_code.training.record import write_training_record
+from useful_code.training.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.training.step_means import StepMeans
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -108,9 +108,7 @@ class TrainArguments(RecipeArguments):
     gradient_accumulation_steps: int = field(default=64, metadata={"help": "Forward passes per optimizer step."})
     weight_decay: float = field(default=0.001, metadata={"help": "Decoupled weight decay."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate over time."})
-    warmup_steps: float = field(
-        default=0.03, metadata={"help": "Steps, or below 1 the share of all steps, to warm up."}
-    )
+    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up: steps, or below 1 the share of all steps."})
     logging_steps: float = field(default=1, metadata={"help": "Optimizer steps between two lines of the log."})
 
 
@@ -122,12 +120,9 @@ def bradley_terry_loss(
     label: torch.Tensor,  # (B,) probability that chosen is preferred
     smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """-[p log sigmoid(delta) + (1 - p) log sigmoid(-delta)] with p = label, smoothed towards the other side: (B,).
-
-    softplus(-x) = -log sigmoid(x) never overflows.
-    """
+    """-[p log sigmoid(delta) + (1 - p) log sigmoid(-delta)] with p = label, smoothed towards the other side: (B,)."""
     p = label * (1 - smoothing) + (1 - label) * smoothing
-    return p * F.softplus(-delta) + (1 - p) * F.softplus(delta)
+    return p * F.softplus(-delta) + (1 - p) * F.softplus(delta)  # softplus(-x) = -log sigmoid(x), never overflows
 
 
 def rao_kupper_loss(delta: torch.Tensor, tie: torch.Tensor, tie_share: float) -> torch.Tensor:
@@ -256,14 +251,7 @@ def main() -> None:
     checkpoint = choose_checkpoint(train_arguments.resume_from_checkpoint, train_arguments.output_dir)
     set_seed(train_arguments.seed)
 
-    tokenizer = load_tokenizer(
-        model_path(model_arguments),
-        arguments.chat_template_path,
-        arguments.trust_remote_code,
-        revision=model_arguments.model_revision,
-    )
-    template = read_template(tokenizer)
-    pad_token_id = ensure_pad_token(template)
+    template, pad_token_id = load_template(model_arguments, arguments.chat_template_path, arguments.trust_remote_code)
     data = load_train_and_held_out(
         lambda source, split, refused: load_pairs(source, split, template, arguments, refused),
         arguments,
@@ -282,7 +270,7 @@ def main() -> None:
         args=train_arguments,
         train_dataset=data.train,
         eval_dataset=data.held_out,
-        processing_class=tokenizer,
+        processing_class=template.tokenizer,
         data_collator=partial(collate_pairs, pad_token_id=None if model.shares_prefix else pad_token_id),
         callbacks=[WholeCheckpoints()],
     )
@@ -292,19 +280,17 @@ def main() -> None:
     after = trainer.predict(data.held_out).predictions  # (N, 2)
 
     difference = save_and_check(trainer, model_arguments, data.held_out[:4], arguments.trust_remote_code)
-    if trainer.is_world_process_zero():
-        write_training_record(
-            train_arguments.output_dir,
-            method="Bradley-Terry",
-            arguments={**asdict(arguments), **asdict(model_arguments), **train_arguments.to_dict()},
-            data=data,
-            history=trainer.state.log_history,
-            rewards_before=before,
-            rewards_after=after,
-            started_at=started_at,
-            parallelism=parallelism,
-            reload_difference=difference,
-        )
+    write_training_record(
+        trainer,
+        method="Bradley-Terry",
+        arguments={**asdict(arguments), **asdict(model_arguments), **train_arguments.to_dict()},
+        data=data,
+        rewards_before=before,
+        rewards_after=after,
+        started_at=started_at,
+        parallelism=parallelism,
+        reload_difference=difference,
+    )
     finish(trainer)
 
 

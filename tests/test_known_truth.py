@@ -13,19 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from useful_code.chat_pairs import check_pair
-from useful_code.known_truth import (
-    ATTRIBUTES,
-    HELD_OUT_SHARE,
-    WEIGHTS,
-    World,
-    hide_labels,
-    make_pairs,
-    oracle_accuracy,
-    part_of,
-    true_margin,
-    utility,
-)
-from useful_code.known_truth_text import (
+from useful_code.known_truth.text import (
     CATEGORIES,
     CLOSINGS,
     FACT_KINDS,
@@ -37,6 +25,18 @@ from useful_code.known_truth_text import (
     STYLES,
     split_words,
     vocabulary,
+)
+from useful_code.known_truth.world import (
+    ATTRIBUTES,
+    HELD_OUT_SHARE,
+    WEIGHTS,
+    World,
+    hide_labels,
+    make_pairs,
+    oracle_accuracy,
+    part_of,
+    true_margin,
+    utility,
 )
 from useful_code.user_errors import UserError
 
@@ -158,7 +158,7 @@ def test_rows_obey_the_schema_and_stay_in_the_vocabulary():
 
 def test_same_seed_same_bytes_in_another_process_with_another_hash_seed():
     code = (
-        "import json; from useful_code.known_truth import World, make_pairs\n"
+        "import json; from useful_code.known_truth.world import World, make_pairs\n"
         "print(json.dumps(make_pairs(World(label_noise=0.1, length_bias=0.2), 50, 103)))"
     )
     outputs = {

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from useful_code.chat_pairs import check_conversation
-from useful_code.known_truth import World, utility
-from useful_code.known_truth_rated import OBJECTIVES, SCALES, SOURCES, make_rated, to_scale
+from useful_code.known_truth.rated import OBJECTIVES, SCALES, SOURCES, make_rated, to_scale
+from useful_code.known_truth.world import World, utility
 from useful_code.user_errors import UserError
 
 SEED = 100

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from useful_code.known_truth import World, part_of
-from useful_code.known_truth_steps import finish_solution, label_steps, last_number, make_candidates, make_steps
-from useful_code.known_truth_text import LARGEST_NUMBER, split_words, vocabulary
+from useful_code.known_truth.steps import finish_solution, label_steps, last_number, make_candidates, make_steps
+from useful_code.known_truth.text import LARGEST_NUMBER, split_words, vocabulary
+from useful_code.known_truth.world import World, part_of
 from useful_code.user_errors import UserError
 
 SEED = 100

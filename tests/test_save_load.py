@@ -14,9 +14,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from useful_code import check_saved, merge_adapter, save_load
+from useful_code import merge_adapter
 from useful_code.reward_model import load_reward_model
-from useful_code.save_load import (
+from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_reward_model
+from useful_code.training import check_saved, save_load
+from useful_code.training.save_load import (
     MANIFEST,
     WholeCheckpoints,
     check_saved_rewards,
@@ -25,7 +27,6 @@ from useful_code.save_load import (
     list_checkpoints,
     write_manifest,
 )
-from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_reward_model
 from useful_code.user_errors import UserError, exit_cleanly
 
 SEQUENCES = [[5, 6, 7], [5, 6, 8, 9]]
@@ -304,6 +305,10 @@ def adapter(saved, tmp_path_factory) -> tuple[Path, list[float]]:
     base = AutoModelForSequenceClassification.from_pretrained(saved)
     settings = LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", init_lora_weights=False)
     model = get_peft_model(base, settings).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight *= 0.1  # of the size of a trained adapter; PEFT's random ones drown the base in rounding
     torch.nn.init.normal_(model.base_model.model.score.modules_to_save["default"].weight, std=0.1)
     model.save_pretrained(directory)
     tokenizer = byte_tokenizer()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from useful_code.step_means import StepMeans
+from useful_code.training.step_means import StepMeans
 
 batches = st.lists(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5), min_size=1, max_size=6)
 

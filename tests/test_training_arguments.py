@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 from trl import ModelConfig
 
-from useful_code.training_arguments import DataArguments, RecipeArguments, choose_bf16, parse_command_line
+from useful_code.training.arguments import DataArguments, RecipeArguments, choose_bf16, parse_command_line
 from useful_code.user_errors import UserError
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.read_rows import RowCounts, load_checked
-from useful_code.training_arguments import DataArguments
-from useful_code.training_data import load_train_and_held_out
+from useful_code.training.arguments import DataArguments
+from useful_code.training.data import load_train_and_held_out
 from useful_code.user_errors import UserError
 
 

@@ -1,13 +1,14 @@
 """What a run says about its held-out pairs: the numbers by hand, and the page and card that carry them."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from useful_code.read_rows import RowCounts
-from useful_code.training_data import TrainingData
-from useful_code.training_record import held_out_numbers, write_training_record
+from useful_code.training.data import TrainingData
+from useful_code.training.record import held_out_numbers, write_training_record
 
 
 def pair(prompt: str, chosen: str, rejected: str, label: float = 1.0) -> dict:
@@ -37,12 +38,16 @@ def test_length_is_that_of_the_response_not_of_the_prompt():
 def test_pairs_without_a_winner_are_left_out_of_every_number(tmp_path, capsys):
     rows = [pair("a", "yes", "no"), pair("b", "yes", "no"), pair("c", "yes", "no", label=0.5)]
     counts = [RowCounts("rows.jsonl", read=3, kept=3)]
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path)),
+        state=SimpleNamespace(log_history=[{"loss": 0.7, "step": 1}, {"loss": 0.6, "step": 2}]),
+        is_world_process_zero=lambda: True,
+    )
     write_training_record(
-        str(tmp_path),
+        trainer,
         method="Test",
         arguments={"model_name_or_path": "tiny", "dataset": "rows.jsonl", "seed": 7, "output_dir": str(tmp_path)},
         data=TrainingData(rows, rows, counts, 0),
-        history=[{"loss": 0.7, "step": 1}, {"loss": 0.6, "step": 2}],
         rewards_before=None,
         rewards_after=np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),
         started_at=0.0,

@@ -20,6 +20,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from useful_code.render import Template, ensure_pad_token, read_template
 from useful_code.shared_prefix import Layout, packed_kwargs, reason_not_shareable, share_prefix
 from useful_code.user_errors import UserError
 
@@ -47,6 +48,15 @@ def load_tokenizer(path: str, chat_template_path: str | None = None, trust_remot
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--chat_template_path {chat_template_path}: {_first_line(error)}") from error
     return tokenizer
+
+
+def load_template(
+    model_arguments: ModelConfig, chat_template_path: str | None = None, trust_remote_code: bool = False
+) -> tuple[Template, int]:
+    """The chat template of the model that TRL's `ModelConfig` names, and the id to pad with (see `render.py`)."""
+    path, revision = model_path(model_arguments), model_arguments.model_revision
+    template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code, revision=revision))
+    return template, ensure_pad_token(template)
 
 
 def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0, **kwargs):

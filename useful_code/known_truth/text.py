@@ -1,7 +1,7 @@
 """The texts of the known-truth world: prompts of four families, and answers with chosen attributes.
 
 Plain lower-case English from a closed vocabulary (`vocabulary`), so that a word-level tokenizer of a few hundred
-words covers all of it and a pretrained tokenizer reads it as ordinary text. `known_truth` says what is preferred.
+words covers all of it and a pretrained tokenizer reads it as ordinary text. `world.py` says what is preferred.
 
 One rule holds in every family, so that each attribute means the same everywhere:
 

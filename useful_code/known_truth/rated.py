@@ -11,9 +11,16 @@ rated without a leak.
 
 import numpy as np
 
-from useful_code.known_truth import ATTRIBUTES, World, draw_answer, draw_attributes, draw_prompt_of_part, generators
-from useful_code.known_truth import utility as true_utility
-from useful_code.known_truth_text import pick
+from useful_code.known_truth.text import pick
+from useful_code.known_truth.world import (
+    ATTRIBUTES,
+    World,
+    draw_answer,
+    draw_attributes,
+    draw_prompt_of_part,
+    generators,
+)
+from useful_code.known_truth.world import utility as true_utility
 from useful_code.user_errors import UserError
 
 OBJECTIVES = ATTRIBUTES

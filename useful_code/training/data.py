@@ -7,7 +7,7 @@ from typing import Any
 
 from useful_code.chat_pairs import drop_prompts, prompt_key, prompt_of, split_by_prompt
 from useful_code.read_rows import RowCounts, report_counts
-from useful_code.training_arguments import DataArguments
+from useful_code.training.arguments import DataArguments
 from useful_code.user_errors import UserError
 
 LoadRows = Callable[[str, str | None, Path | None], tuple[list[dict[str, Any]], RowCounts]]

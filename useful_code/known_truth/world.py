@@ -1,7 +1,7 @@
 """A world with known truth: preference data whose true utility is known, seeded, nothing to download.
 
 Every answer has five attributes in [0, 1]: correctness, relevance, format, safety, verbosity (defined in
-`known_truth_text`). The true utility of an answer is linear in them, with weights that depend on the prompt's family:
+`text.py`). The true utility of an answer is linear in them, with weights that depend on the prompt's family:
 
     U(x, y) = sum_k weight[family(x)][k] * attribute_k(x, y)          weight of verbosity 0 by default
     P(y1 preferred over y2) = sigmoid((U1 - U2) / temperature)         Bradley-Terry
@@ -10,7 +10,7 @@ so every pair carries its true probability. On top of this law the world can pla
 label noise, a marker word that gives the label away, and a cyclic taste that no scalar reward can express. Two
 worlds that differ only in what is planted have the same prompts and answers for the same seed.
 
-    from useful_code.known_truth import World, make_pairs
+    from useful_code.known_truth.world import World, make_pairs
     train = make_pairs(World(label_noise=0.1), 20_000, seed=0, part="train")
     held_out = make_pairs(World(label_noise=0.1), 2_000, seed=0, part="held_out")
 
@@ -19,7 +19,7 @@ Different questions in the default world, a fifth of them held out: arithmetic 7
 with longer `num_steps`), facts 25,344, format 95,040, safety 12,960. The instructions that follow a question
 multiply the prompts by 3 (in the format family by 9).
 
-`known_truth_rated` makes ratings per objective, `known_truth_steps` step labels and N candidates for one problem.
+`rated.py` makes ratings per objective, `steps.py` step labels and N candidates for one problem.
 
 How hard it is. The answer alone says almost nothing: a bag-of-words model on the answers' words gets 53 % of the
 labels (chance is 50 %, the true utility 94 %), as what is right depends on the prompt. For a tiny model to learn
@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from useful_code.known_truth_text import (
+from useful_code.known_truth.text import (
     FAMILIES,
     MARKER,
     MAX_FILLERS,

@@ -20,8 +20,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
-from useful_code import check_saved, merge_adapter
+from useful_code import merge_adapter
 from useful_code.atomic_write import write_atomically
+from useful_code.training import check_saved
 from useful_code.user_errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def _run_alone(script: str, arguments: list[str], standard_input: str = "") -> s
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC", "ACCELERATE_", "FSDP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
     environment["CUDA_VISIBLE_DEVICES"] = ""
-    environment["PYTHONPATH"] = str(Path(script).parents[1])  # where useful_code lies, installed or copied
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])  # where useful_code lies, installed or copied
     finished = subprocess.run(
         [sys.executable, script, *arguments], input=standard_input, env=environment, capture_output=True, text=True
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import Trainer
 
 from useful_code import metrics, report_figures
 from useful_code.atomic_write import write_atomically
@@ -13,26 +14,28 @@ from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.read_rows import report_counts
 from useful_code.report import Picture, Table, write_report
 from useful_code.run_info import git_commit, write_run_info
-from useful_code.training_data import TrainingData
+from useful_code.training.data import TrainingData
 
 
 def write_training_record(
-    output_dir: str,
+    trainer: Trainer,
     *,
     method: str,
     arguments: Mapping[str, Any],
     data: TrainingData,
-    history: Sequence[Mapping[str, Any]],
     rewards_before: np.ndarray | None,  # (N, 2) chosen, rejected; None: not measured before training
     rewards_after: np.ndarray,  # (N, 2)
     started_at: float,
     **extra: Any,
 ) -> None:
-    """Write the record of a scalar reward model to `output_dir` and print its held-out table; main process only.
+    """Write the record of a scalar reward model to the output directory and print its held-out table.
 
-    `data.held_out` rows carry `label`; pairs without a winner (label 0.5) are left out of every number. `extra` goes
-    into run.json.
+    Called by all processes; the main one works. `data.held_out` rows carry `label`; pairs without a winner (label 0.5)
+    are left out of every number. `extra` goes into run.json.
     """
+    if not trainer.is_world_process_zero():
+        return
+    output_dir, history = str(trainer.args.output_dir), trainer.state.log_history
     decided = [i for i, row in enumerate(data.held_out) if row["label"] > 0.5]
     rows = [data.held_out[i] for i in decided]
     after = held_out_numbers(rows, rewards_after[decided])

@@ -14,8 +14,8 @@ import re
 
 import numpy as np
 
-from useful_code.known_truth import World, draw_prompt_of_part, generators
-from useful_code.known_truth_text import draw_mistake, work_out
+from useful_code.known_truth.text import draw_mistake, work_out
+from useful_code.known_truth.world import World, draw_prompt_of_part, generators
 from useful_code.user_errors import UserError
 
 SUM = re.compile(r"(\d+) (plus|minus) (\d+) is (\d+)\.")
