@@ -23,11 +23,6 @@ def matmul_flops(seconds: float = 1.0) -> float:
     return count * 2 * 1024**3 / (time.perf_counter() - start)
 
 
-def num_matmul_parameters(model: torch.nn.Module) -> int:
-    """Parameters that every token meets: all but the embedding. Forward 2, forward and backward 6 operations each."""
-    return sum(p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name)
-
-
 def memory_of_fresh_process(script: str, *flags: str) -> float:
     """GiB: the last number that `script` prints, run in a process of its own."""
     finished = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)

@@ -7,8 +7,8 @@ Three sides take turns in one process, and must find the same scores: ours (each
 pipeline at `--batch_size` conversations in data-set order, as reward-model evaluations are usually written; and the
 pipeline with one conversation at a time. Ours gets a token budget that makes about as many forward passes as the
 batched pipeline makes. The bound is what counting tokens promises: tokens that the batched pipeline computes, padding
-included, over tokens that ours computes. Of a file, whole batches of neighbouring rows are drawn, so that the pipeline
-meets the lengths that the file's order gives it.
+included, over tokens that ours computes; the bound by operations counts attention too. Of a file, whole batches of
+neighbouring rows are drawn, so that the pipeline meets the lengths that the file's order gives it.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters, write_record
+from machine import matmul_flops, memory_of_fresh_process, write_record
+from operations import num_operations, packed_work, padded_work
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -31,7 +32,6 @@ from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import load_reward_model, load_tokenizer
 from useful_code.run_info import git_commit, peak_memory_gib
 from useful_code.score import score_groups
-from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
 
 SEED = 0
@@ -63,7 +63,7 @@ def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) ->
 
 
 def load_sides(model_path: str, rows: list[dict], batch_size: int):
-    """The call of each side, the tokens that it computes, and what gives our model (loaded once, when first asked)."""
+    """The call of each side, the work that it computes, and what gives our model (loaded once, when first asked)."""
     tokenizer = load_tokenizer(model_path)
     template = read_template(tokenizer)
     pad_token_id = ensure_pad_token(template)
@@ -71,10 +71,10 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
     texts = [text_of(template, conversation) for row in rows for conversation in conversations(row)]
     lengths = [len(ids) for group in groups for ids in group]
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
-    tokens = {
-        "ours": sum(map(num_packed_tokens, groups)),
-        "pipeline": sum(len(batch) * max(batch) for batch in batches),
-        "pipeline_one_by_one": sum(lengths),
+    work = {
+        "ours": packed_work(groups),
+        "pipeline": padded_work(batches),
+        "pipeline_one_by_one": padded_work([[length] for length in lengths]),
     }
 
     @cache  # loaded when the side is called: the other side's memory is not counted
@@ -90,7 +90,7 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
 
     def score_ours() -> list[float]:
         scores: list[list[float]] = [[]] * len(groups)
-        for indices, rewards in score_groups(our_model(), groups, pad_token_id, -(-tokens["ours"] // len(batches))):
+        for indices, rewards in score_groups(our_model(), groups, pad_token_id, -(-work["ours"][0] // len(batches))):
             for index, row in zip(indices, rewards, strict=True):
                 scores[index] = row
         return [score for row in scores for score in row]
@@ -104,12 +104,12 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
         "pipeline": lambda: score_theirs(batch_size),
         "pipeline_one_by_one": lambda: score_theirs(1),
     }
-    return calls, tokens, our_model
+    return calls, work, our_model
 
 
 def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
     """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
-    calls, tokens, our_model = load_sides(model_path, rows, batch_size)
+    calls, work, our_model = load_sides(model_path, rows, batch_size)
     for call in calls.values():
         call()  # loads the model; the first call of anything is slow
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -128,10 +128,10 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         side: statistics.median(b / a for a, b in zip(seconds["ours"], seconds[side], strict=True))
         for side in SIDES[1:]
     }
+    tokens = {side: work[side][0] for side in SIDES}
+    operations = {side: num_operations(our_model(), work[side]) for side in SIDES}
     bound = tokens["pipeline"] / tokens["ours"]
-    parameters = num_matmul_parameters(our_model())
     peak = statistics.median(peaks)
-    tokens_per_second = {side: tokens[side] / medians[side] for side in SIDES}
     return {
         "data": name,
         "pairs": len(rows),
@@ -140,12 +140,13 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "seconds": medians,
         "pairs_per_second": {side: len(rows) / value for side, value in medians.items()},
         "tokens": tokens,
-        "tokens_per_second": tokens_per_second,
+        "tokens_per_second": {side: tokens[side] / medians[side] for side in SIDES},
         "ratio": ratios,
         "bound": bound,
         "share_of_bound": ratios["pipeline"] / bound,
+        "bound_by_operations": operations["pipeline"] / operations["ours"],
         "matmul_gflops": peak / 1e9,
-        "share_of_matmul_peak": {side: 2 * parameters * rate / peak for side, rate in tokens_per_second.items()},
+        "share_of_matmul_peak": {side: operations[side] / medians[side] / peak for side in SIDES},
         "max_difference_of_scores": difference,
     }
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
-from machine import matmul_flops, memory_of_fresh_process, num_matmul_parameters, write_record
+from machine import matmul_flops, memory_of_fresh_process, write_record
+from operations import Work, num_operations, packed_work, padded_work
 from profiles import PROFILES, draw_length
 from transformers import AutoConfig, TrainerCallback
 from trl import RewardConfig, RewardTrainer
@@ -32,7 +33,6 @@ from useful_code.read_rows import load_checked
 from useful_code.render import ensure_pad_token, read_template, render_within
 from useful_code.reward_model import load_reward_model, load_tokenizer
 from useful_code.run_info import git_commit, peak_memory_gib
-from useful_code.shared_prefix import num_packed_tokens
 from useful_code.user_errors import UserError, exit_cleanly
 
 recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
@@ -129,12 +129,13 @@ def make_trainer(side: str, model_path: str, pairs: list[dict], max_steps: int, 
     )
 
 
-def count_tokens(pairs: list[dict]) -> dict[str, int]:
-    """Tokens that each side computes; TRL's padding is included."""
+def count_work(pairs: list[dict]) -> dict[str, Work]:
+    """Tokens, and pairs of query and key, that each side computes; TRL's padding is included."""
     batches = [pairs[i : i + BATCH] for i in range(0, len(pairs) - BATCH + 1, BATCH)]
-    padded = sum(2 * len(batch) * max(len(ids) for pair in batch for ids in pair["ids"]) for batch in batches)
-    packed = sum(num_packed_tokens(pair["ids"]) for batch in batches for pair in batch)
-    return {"ours": packed, "trl": padded}
+    return {
+        "ours": packed_work([pair["ids"] for batch in batches for pair in batch]),
+        "trl": padded_work([[len(ids) for pair in batch for ids in pair["ids"]] for batch in batches]),
+    }
 
 
 def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: int, memory: bool) -> dict:
@@ -157,12 +158,12 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
                 trainers[side].train()
             peaks.append(matmul_flops())
     # Step k of a turn meets the same pairs on both sides, so the ratio is taken step by step.
-    tokens = count_tokens(timed)
+    work = count_work(timed)
     seconds = {side: sum(times[side].seconds) for side in times}
-    ratio, bound = seconds["trl"] / seconds["ours"], tokens["trl"] / tokens["ours"]
-    tokens_per_second = {side: tokens[side] / seconds[side] for side in times}
+    ratio, bound = seconds["trl"] / seconds["ours"], work["trl"][0] / work["ours"][0]
+    tokens_per_second = {side: work[side][0] / seconds[side] for side in times}
     step_ratios = [b / a for a, b in zip(times["ours"].seconds, times["trl"].seconds, strict=True)]
-    parameters = num_matmul_parameters(trainers["ours"].model)
+    operations = {side: 3 * num_operations(trainers["ours"].model, work[side]) for side in times}
     peak = statistics.median(peaks)
     result = {
         "profile": name,
@@ -176,8 +177,9 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
         },
         "bound": bound,
         "share_of_bound": ratio / bound,
+        "bound_by_operations": operations["trl"] / operations["ours"],
         "matmul_gflops": peak / 1e9,
-        "share_of_matmul_peak": {side: 6 * parameters * rate / peak for side, rate in tokens_per_second.items()},
+        "share_of_matmul_peak": {side: operations[side] / seconds[side] / peak for side in times},
         # Handing out memory pages: it grows with the activations, and no counting of tokens foresees it.
         "system_seconds_per_step": {side: statistics.fmean(times[side].system_seconds) for side in times},
         "seconds_per_step": {side: statistics.fmean(times[side].seconds) for side in times},

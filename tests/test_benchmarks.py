@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForSequenceClassification
 
 from useful_code.tiny import save_tiny_model
 
@@ -83,6 +86,23 @@ def test_training_step_compares_the_same_pairs(tiny, tmp_path):
     assert result["timed_steps"] == 6, "three turns of two steps"
     assert result["share_of_bound"] == pytest.approx(result["ratio"] / result["bound"])
     assert 1.3 < result["bound"] < 2.5
+    assert result["bound"] < result["bound_by_operations"], "TRL's attention is dense"
+
+
+def test_work_by_hand(benchmark_module):
+    """Shared: 3 tokens causally (6 pairs), then 2 that see 4 each. Padded rows: dense, unless equal."""
+    operations = benchmark_module("operations")
+    assert operations.packed_work([[[1, 2, 3], [1, 2, 4, 5]]]) == (5, 6 + 8)
+    assert operations.padded_work([[2, 3], [4, 4]]) == (6 + 8, 2 * 9 + 2 * 10)
+
+
+def test_operations_are_those_that_torch_counts(benchmark_module, tiny):
+    """Eager attention multiplies every query with every key; norms and biases make up the rest."""
+    operations = benchmark_module("operations")
+    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.ones(1, 7, dtype=torch.long))
+    assert operations.num_operations(model, (7, 7 * 7)) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_drawn_lengths_have_the_stated_mean(benchmark_module):
