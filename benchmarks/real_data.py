@@ -16,11 +16,13 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from load_recipe import ROOT
+from machine import write_record
 from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -28,8 +30,9 @@ from sklearn.linear_model import LogisticRegression
 from useful_code import metrics
 from useful_code.chat_pairs import check_pair, prompt_key, prompt_of, split_by_prompt
 from useful_code.read_rows import load_checked
-from useful_code.render import read_template, render
+from useful_code.render import Template, read_template, render
 from useful_code.reward_model import load_tokenizer
+from useful_code.run_info import git_commit
 from useful_code.user_errors import UserError, exit_cleanly
 
 INPUTS = {
@@ -88,6 +91,63 @@ def bag_of_words_margins(train: list[dict], held_out: list[dict]) -> np.ndarray:
     return model.decision_function(differences(held_out))
 
 
+def outcome_table(sides: dict[str, np.ndarray], rows: list[dict]) -> dict[str, dict[str, dict]]:
+    """Accuracy with its 95 % interval (prompts resampled) of every side's margins (N,), over all rows and by source."""
+    groups = np.array([prompt_key(prompt_of(row)) for row in rows])
+    sources = np.array([row["source"] for row in rows])
+    table: dict[str, dict[str, dict]] = {}
+    for name, margins in sides.items():
+        outcomes = metrics.pair_outcomes(margins, tie_credit=0.5 if name == "longer answer wins" else 0.0)
+        table[name] = {}
+        for part in ("all", *INPUTS):
+            chosen = np.full(len(rows), True) if part == "all" else sources == part
+            low, high = metrics.bootstrap_interval(outcomes[chosen], groups=list(groups[chosen]))
+            table[name][part] = {
+                "pairs": int(chosen.sum()),
+                "accuracy": float(outcomes[chosen].mean()),
+                "interval": [low, high],
+            }
+    return table
+
+
+def print_table(table: dict[str, dict[str, dict]]) -> None:
+    print(f"\n{'held-out accuracy':<20}" + "".join(f"{part:>24}" for part in ("all", *INPUTS)))
+    for name, parts in table.items():
+        cells = ["{:.3f} ({:.3f}-{:.3f})".format(cell["accuracy"], *cell["interval"]) for cell in parts.values()]
+        print(f"{name:<20}" + "".join(f"{cell:>24}" for cell in cells))
+    print(f"{'pairs':<20}" + "".join(f"{cell['pairs']:>24,}" for cell in next(iter(table.values())).values()))
+
+
+def load_pairs(source: str, file: Path, template: Template, keys: set[str], max_length: int) -> list[dict]:
+    """Converted pairs with their number of `tokens`, less those of the evaluation table and those over the limit."""
+    pairs = f"pairs/real/{source}.jsonl"
+    run("useful_code/convert_dataset.py", "--source", source, "--input", str(file), "--output", pairs)
+    rows, _ = load_checked(ROOT / pairs, check_pair)
+    fresh = [row for row in rows if not occurs_in(keys, row)]
+    fitting = []
+    for row in fresh:
+        lengths = [len(render(template, row[side])) for side in ("chosen", "rejected")]
+        row["tokens"] = sum(lengths)
+        if max(lengths) <= max_length:
+            fitting.append(row)
+    print(f"{source}: {len(rows):,} pairs, {len(rows) - len(fresh):,} dropped (prompt in the evaluation table),")
+    print(f"  {len(fresh) - len(fitting):,} over {max_length} tokens")
+    return fitting
+
+
+def write_pairs(path: Path, rows: list[dict]) -> None:
+    lines = [json.dumps({key: row[key] for key in ("chosen", "rejected", "source")}) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def scored_margins(model: str, rows_file: str, output: str) -> np.ndarray:
+    """Margins (N,) of the pairs of a file, by the command that users know."""
+    run("useful_code/score.py", "--reward_name_or_path", model, "--input", rows_file, "--output", output)
+    lines = (ROOT / output).read_text(encoding="utf-8").splitlines()
+    scores = np.array([json.loads(line)["scores"] for line in lines])  # (N, 2)
+    return scores[:, 0] - scores[:, 1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
@@ -99,64 +159,68 @@ def main() -> None:
         "--tune", action="store_true", help="Hold out training prompts in place of the reported ones; do not evaluate."
     )
     parser.add_argument("--prepare_only", action="store_true", help="Stop before training.")
+    parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
     if "RM_DATA_DIR" not in os.environ:
         raise UserError("set RM_DATA_DIR to the folder that holds hh_rlhf_harmless/, rmb/ and rewardbench_like/")
     data_dir = Path(os.environ["RM_DATA_DIR"])
-    work, output = ROOT / "pairs" / "real", f"runs/real-{'tune' if arguments.tune else arguments.seed}"
+    output = f"runs/real-{'tune' if arguments.tune else arguments.seed}"
+    started_at, commit = time.time(), git_commit()
 
     template = read_template(load_tokenizer(str(ROOT / arguments.model)))
     keys = evaluation_keys(data_dir / EVALUATION)
     rng = random.Random(arguments.seed)
     sampled = []
     for source, name in INPUTS.items():
-        run(
-            *("useful_code/convert_dataset.py", "--source", source),
-            *("--input", str(data_dir / name), "--output", f"pairs/real/{source}.jsonl"),
-        )
-        rows, _ = load_checked(work / f"{source}.jsonl", check_pair)
-        fresh = [row for row in rows if not occurs_in(keys, row)]
-        for row in fresh:
-            lengths = [len(render(template, row[side])) for side in ("chosen", "rejected")]
-            row["tokens"] = sum(lengths)
-            row["fits"] = max(lengths) <= arguments.max_length
-        fitting = [row for row in fresh if row["fits"]]
-        part = sample_by_prompt(fitting, arguments.max_tokens // len(INPUTS), rng)
-        tokens = sum(row["tokens"] for row in part)
-        print(f"{source}: {len(rows):,} pairs, {len(rows) - len(fresh):,} dropped (prompt in the evaluation table),")
-        print(f"  {len(fresh) - len(fitting):,} over {arguments.max_length} tokens")
-        print(f"  {len(part):,} sampled, {tokens:,} tokens")
+        rows = load_pairs(source, data_dir / name, template, keys, arguments.max_length)
+        part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
+        print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
         sampled += part
     train, held_out = split_by_prompt(sampled, arguments.held_out_share, arguments.seed)
     if arguments.tune:
         train, held_out = split_by_prompt(train, arguments.held_out_share, arguments.seed + 1)
-    for name, rows in (("train", train), ("held_out", held_out)):
-        lines = [json.dumps({key: row[key] for key in ("chosen", "rejected", "source")}) for row in rows]
-        (work / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    floor = metrics.pair_outcomes(bag_of_words_margins(train, held_out))
-    groups = [prompt_key(prompt_of(row)) for row in held_out]
-    low, high = metrics.bootstrap_interval(floor, groups=groups)
+    train_file, held_out_file = "pairs/real/train.jsonl", "pairs/real/held_out.jsonl"
+    write_pairs(ROOT / train_file, train)
+    write_pairs(ROOT / held_out_file, held_out)
+    sides = {
+        "bag of words": bag_of_words_margins(train, held_out),
+        "longer answer wins": np.array(
+            [len(row["chosen"][-1]["content"]) - len(row["rejected"][-1]["content"]) for row in held_out], dtype=float
+        ),
+    }
     print(f"\n{len(train):,} training pairs, {len(held_out):,} held out")
-    print(f"floor, bag of words: {floor.mean():.3f} ({low:.3f}-{high:.3f})")
-    for source in INPUTS:
-        part = [i for i, row in enumerate(held_out) if row["source"] == source]
-        print(f"  of {source}: {floor[part].mean():.3f} on {len(part):,} pairs")
+    print_table(outcome_table(sides, held_out))
     if arguments.prepare_only:
         return
 
     run(
         *("bradley-terry-rm/train_bradley_terry.py", "--config", "bradley-terry-rm/smollm2-135m.yaml"),
         *("--model_name_or_path", arguments.model, "--max_length", str(arguments.max_length)),
-        *("--dataset", "pairs/real/train.jsonl", "--eval_dataset", "pairs/real/held_out.jsonl"),
+        *("--dataset", train_file, "--eval_dataset", held_out_file),
         *("--output_dir", output, "--seed", str(arguments.seed), *recipe_flags),
     )
+    sides = {"reward model": scored_margins(output, held_out_file, f"{output}/held_out_scores.jsonl"), **sides}
+    table = outcome_table(sides, held_out)
+    print_table(table)
     if arguments.tune:
         return
+    record = f"{output}/rewardbench_like"
     run(
         *("useful_code/eval_reward_bench_bt.py", "--reward_name_or_path", output),
-        *("--record_dir", f"{output}/rewardbench_like.txt", "--data_set_name", str(data_dir / EVALUATION)),
+        *("--record_dir", f"{record}.txt", "--data_set_name", str(data_dir / EVALUATION)),
     )
+    if arguments.output:
+        evaluation = json.loads((ROOT / f"{record}.json").read_text(encoding="utf-8"))
+        training = json.loads((ROOT / output / "run.json").read_text(encoding="utf-8"))
+        results = {
+            "seed": arguments.seed,
+            "recipe_flags": recipe_flags,
+            "training_pairs": len(train),
+            "held_out": table,
+            "rewardbench_like": {key: evaluation[key] for key in ("score", "sections", "prior", "scoring_version")},
+            "minutes": {"training": training["minutes"], "all": (time.time() - started_at) / 60},
+        }
+        write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

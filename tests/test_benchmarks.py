@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -153,6 +154,18 @@ def test_real_data_knows_a_prompt_of_the_evaluation_again(benchmark_module):
             {"role": "assistant", "content": side},
         ]
     assert real_data.occurs_in(keys, longer)
+
+
+def test_outcomes_by_source_by_hand(benchmark_module):
+    """Margins 1, -1, 0 of hh, hh, rmb: right once in three; equal lengths count one half for the length rule."""
+    real_data = benchmark_module("real_data")
+    rows = [pair("a") | {"source": "hh_rlhf"}, pair("b") | {"source": "hh_rlhf"}, pair("c") | {"source": "rmb"}]
+    margins = np.array([1.0, -1.0, 0.0])
+    table = real_data.outcome_table({"reward model": margins, "longer answer wins": margins}, rows)
+    accuracies = {name: [cell["accuracy"] for cell in parts.values()] for name, parts in table.items()}
+    assert accuracies["reward model"] == pytest.approx([1 / 3, 1 / 2, 0])
+    assert accuracies["longer answer wins"] == pytest.approx([1 / 2, 1 / 2, 1 / 2])
+    assert [cell["pairs"] for cell in table["reward model"].values()] == [3, 2, 1]
 
 
 def test_the_bag_of_words_learns_a_word(benchmark_module):
