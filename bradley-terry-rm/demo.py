@@ -58,7 +58,7 @@ def main() -> None:
         *(TRAIN, "--config", "bradley-terry-rm/smollm2-135m.yaml"),
         *("--dataset", "pairs/demo/train.jsonl", "--eval_dataset", "pairs/demo/held_out.jsonl"),
         *("--output_dir", arguments.output_dir, "--score_before", "true", "--save_strategy", "no"),
-        *("--train_last_layers", "8", "--learning_rate", "4e-4", "--gradient_accumulation_steps", "2"),
+        *("--train_last_layers", "8", "--learning_rate", "4e-4"),
         *("--seed", str(arguments.seed)),
     )
     print(f"\nThe true utility itself gets {oracle_accuracy(held_out):.3f} of the held-out labels right;")
