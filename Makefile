@@ -1,5 +1,5 @@
 # `make demo` and `make test` set themselves up in .venv; nothing else on your machine is touched.
-# Another Python or pip option:  make test PYTHON=python3.12 PIP_OPTIONS="--index-url <the CPU index of pytorch.org>"
+# Another Python or pip option:  make test PYTHON=python3.12 PIP_OPTIONS="--extra-index-url <the CPU index of pytorch.org>"
 PYTHON ?= python3
 PIP_OPTIONS ?=
 VENV := .venv

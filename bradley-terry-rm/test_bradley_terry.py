@@ -16,13 +16,15 @@ from train_bradley_terry import (
     bradley_terry_loss,
     davidson_loss,
     held_out_metrics,
+    load_pairs,
     main,
     per_pair_loss,
     rao_kupper_loss,
 )
 from transformers import AutoModelForSequenceClassification, EvalPrediction
 
-from useful_code.tiny import save_tiny_model
+from useful_code.render import read_template
+from useful_code.tiny import byte_tokenizer, save_tiny_model
 from useful_code.user_errors import UserError, exit_cleanly
 
 SCRIPT = Path(__file__).with_name("train_bradley_terry.py")
@@ -86,8 +88,8 @@ def test_tie_laws_match_hand_worked_probabilities():
         (rao_kupper_loss, 0.2, 0.57310599, 0.17817672),
         (davidson_loss, 0.8 / 2.8, 0.48535778, 0.27362068),
     ):
-        assert math.exp(-law(delta, torch.tensor([False]), share)) == pytest.approx(win, rel=1e-6)
-        assert math.exp(-law(delta, torch.tensor([True]), share)) == pytest.approx(tie, rel=1e-6)
+        assert math.exp(-law(delta, ONE, torch.tensor([False]), share)) == pytest.approx(win, rel=1e-6)
+        assert math.exp(-law(delta, ONE, torch.tensor([True]), share)) == pytest.approx(tie, rel=1e-6)
 
 
 # --- properties (METHODS 1.9) ---
@@ -138,7 +140,7 @@ def test_rewards_in_bfloat16_lose_nothing_in_the_loss():
 @given(delta=st.floats(-20, 20), tie_share=st.floats(0.01, 0.95))
 def test_tie_laws_are_symmetric_and_sum_to_one(law, delta, tie_share):
     def probability(value: float, tie: bool) -> float:
-        return math.exp(-law(torch.tensor([value], dtype=torch.float64), torch.tensor([tie]), tie_share))
+        return math.exp(-law(torch.tensor([value], dtype=torch.float64), ONE, torch.tensor([tie]), tie_share))
 
     tie = probability(delta, True)
     assert probability(delta, False) + probability(-delta, False) + tie == pytest.approx(1.0)
@@ -150,13 +152,26 @@ def test_tie_laws_are_symmetric_and_sum_to_one(law, delta, tie_share):
 @given(delta=finite)
 def test_tie_laws_without_ties_are_bradley_terry(law, delta):
     delta = torch.tensor([delta])
-    torch.testing.assert_close(law(delta, torch.tensor([False]), 0.0), bradley_terry_loss(delta, ONE))
+    torch.testing.assert_close(law(delta, ONE, torch.tensor([False]), 0.0), bradley_terry_loss(delta, ONE))
+
+
+@pytest.mark.parametrize("law", [rao_kupper_loss, davidson_loss])
+@given(delta=finite, label=st.floats(0, 1))
+def test_tie_laws_follow_the_label_of_a_decided_pair(law, delta, label):
+    """A label of 0 is a win of the other side; what lies between is the mixture of both."""
+
+    def loss(value: float, label: float) -> torch.Tensor:
+        return law(torch.tensor([value]), torch.tensor([label]), torch.tensor([False]), 0.3)
+
+    torch.testing.assert_close(loss(delta, 0.0), loss(-delta, 1.0))
+    expected = label * loss(delta, 1.0) + (1 - label) * loss(-delta, 1.0)
+    torch.testing.assert_close(loss(delta, label), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("law", [rao_kupper_loss, davidson_loss])
 def test_a_tie_pulls_equal_rewards_nowhere(law):
     delta = torch.zeros(1, requires_grad=True)
-    law(delta, torch.tensor([True]), 0.3).backward()
+    law(delta, ONE, torch.tensor([True]), 0.3).backward()
     assert delta.grad.item() == pytest.approx(0.0, abs=1e-7)
 
 
@@ -164,7 +179,7 @@ def test_a_tie_pulls_equal_rewards_nowhere(law):
 def test_gradients_are_finite_when_no_ties_are_expected(law):
     """With a tie share of 0 the tie branch is log 0; it must not reach the gradient of decided pairs."""
     delta = torch.tensor([0.3], requires_grad=True)
-    law(delta, torch.tensor([False]), 0.0).backward()
+    law(delta, ONE, torch.tensor([False]), 0.0).backward()
     assert delta.grad.item() == pytest.approx(-1 / (1 + math.exp(0.3)))
 
 
@@ -260,6 +275,40 @@ def test_lora_ends_in_a_plain_classifier_and_keeps_its_adapter(world):
     assert not torch.equal(before["score.weight"], after["score.weight"])
 
 
+@pytest.mark.parametrize("bits", ["4", "8"])
+def test_qlora_is_merged_into_what_the_quantized_weights_stand_for(tmp_path, world, bits):
+    """On a CPU, by bitsandbytes. Weights that LoRA leaves alone are those of 4 or 8 bits, not the originals."""
+    save_tiny_model(tmp_path / "model", "llama", "chatml", hidden_size=128, intermediate_size=128)  # blocks are of 64
+    flags = ("--use_peft", "true", f"--load_in_{bits}bit", "true", "--lora_target_modules", "q_proj")
+    finished = run(world, f"qlora{bits}", *flags, "--model_name_or_path", str(tmp_path / "model"))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    record = json.loads((world / f"qlora{bits}" / "run.json").read_text())
+    assert record["held_out"]["accuracy"] == 1.0
+    original = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()
+    merged = AutoModelForSequenceClassification.from_pretrained(world / f"qlora{bits}")
+    assert not hasattr(merged.config, "quantization_config")
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight, base = merged.state_dict()[name], original[name]
+    assert weight.dtype == torch.float32
+    num_values = len(weight[0, :64].unique())  # of one block
+    assert num_values <= 16 if bits == "4" else not torch.equal(weight, base)
+    assert (weight - base).abs().max() < 0.2 * base.abs().max()
+
+
+def test_a_label_below_one_half_turns_the_pair(world):
+    """Rows that say "rejected is better" train and are judged like the same rows the other way round."""
+    lines = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()[:40]]
+    turned = [{"chosen": row["rejected"], "rejected": row["chosen"], "label": 0.1} for row in lines]
+    straight = [row | {"label": 0.9} for row in lines]
+    found = []
+    for name, rows in (("turned", turned), ("straight", straight)):
+        (world / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        template = read_template(byte_tokenizer("chatml"))
+        pairs, _ = load_pairs(str(world / f"{name}.jsonl"), None, template, Arguments(dataset="-"), None)
+        found.append([(pair["chosen"], pair["ids"], round(pair["label"], 6)) for pair in pairs])
+    assert found[0] == found[1]
+
+
 def test_a_second_run_does_not_mix_with_the_first(world):
     (world / "taken" / "checkpoint-3").mkdir(parents=True)
     finished = run(world, "taken")
@@ -278,6 +327,11 @@ def test_a_second_run_does_not_mix_with_the_first(world):
         (["--margin", "subtract"], "no_margin"),
         (["--held_out_share", "0.0001"], "--held_out_share"),
         (["--train_last_layers", "9"], "--train_last_layers"),
+        (["--train_last_layers", "1", "--use_peft", "true"], "exclude each other"),
+        (["--load_in_4bit", "true"], "--use_peft true"),
+        (["--label_smoothing_factor", "0.1"], "--label_smoothing_factor"),
+        (["--average_tokens_across_devices", "false"], "--average_tokens_across_devices"),
+        (["--attn_implementation", "nonsense"], "nonsense"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(world, monkeypatch, capsys, flags, message):

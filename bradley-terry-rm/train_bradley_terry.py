@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
 
-from useful_code.chat_pairs import RowRefused, check_pair, is_tie
+from useful_code.chat_pairs import RowRefused, check_pair, is_tie, preferred_first
 from useful_code.processes import check_parallelism, finish
 from useful_code.read_rows import load_checked
 from useful_code.render import Template, render_within
@@ -42,6 +42,7 @@ from useful_code.training.arguments import DataArguments, RecipeArguments, parse
 from useful_code.training.data import load_train_and_held_out
 from useful_code.training.record import write_training_record
 from useful_code.training.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.training.score_before import ScoreBefore
 from useful_code.training.step_means import StepMeans
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -74,7 +75,7 @@ class Arguments(DataArguments):
     )
     tie_share: float | None = field(
         default=None,
-        metadata={"help": "P(tie) of two equal answers in the three-way laws. Default: share of tied rows."},
+        metadata={"help": "P(tie) of two equal answers in the three-way laws. Default: (tied rows + 1) / (rows + 2)."},
     )
     max_tokens_per_batch: int | None = field(
         default=None,
@@ -125,7 +126,7 @@ def bradley_terry_loss(
     return p * F.softplus(-delta) + (1 - p) * F.softplus(delta)  # softplus(-x) = -log sigmoid(x), never overflows
 
 
-def rao_kupper_loss(delta: torch.Tensor, tie: torch.Tensor, tie_share: float) -> torch.Tensor:
+def rao_kupper_loss(delta: torch.Tensor, label: torch.Tensor, tie: torch.Tensor, tie_share: float) -> torch.Tensor:
     """Rao & Kupper 1967, used by BTT (arXiv 2410.05328): P(win) = sigmoid(delta - eta), eta = log theta.
 
     P(tie) = (theta^2 - 1) sigmoid(delta - eta) sigmoid(-delta - eta); for equal answers it is tie_share, which gives
@@ -133,27 +134,26 @@ def rao_kupper_loss(delta: torch.Tensor, tie: torch.Tensor, tie_share: float) ->
     was observed: (B,).
     """
     eta = math.log1p(tie_share) - math.log1p(-tie_share)
-    log_win = -F.softplus(eta - delta)
+    log_win, log_loss = -F.softplus(eta - delta), -F.softplus(eta + delta)
     log_factor = math.log(math.expm1(2 * eta)) if eta > 0 else -math.inf
-    log_tie = log_factor - F.softplus(eta - delta) - F.softplus(eta + delta)
-    return -torch.where(tie, log_tie, log_win)
+    return -torch.where(tie, log_factor + log_win + log_loss, label * log_win + (1 - label) * log_loss)
 
 
-def davidson_loss(delta: torch.Tensor, tie: torch.Tensor, tie_share: float) -> torch.Tensor:
+def davidson_loss(delta: torch.Tensor, label: torch.Tensor, tie: torch.Tensor, tie_share: float) -> torch.Tensor:
     """Davidson 1970: P(win), P(loss), P(tie) = softmax(delta/2, -delta/2, log nu), nu / (2 + nu) = tie_share: (B,)."""
     log_nu = math.log(2 * tie_share / (1 - tie_share)) if tie_share > 0 else -math.inf
     logits = torch.stack((delta / 2, -delta / 2, torch.full_like(delta, log_nu)), dim=-1)  # (B, 3)
-    log_probabilities = logits.log_softmax(-1)
-    return -torch.where(tie, log_probabilities[:, 2], log_probabilities[:, 0])
+    log_win, log_loss, log_tie = logits.log_softmax(-1).unbind(-1)  # (B,) each
+    return -torch.where(tie, log_tie, label * log_win + (1 - label) * log_loss)
 
 
 def per_pair_loss(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor, batch: Mapping, arguments: Arguments):
     """The loss of every pair (B,) from its two rewards (B,), in float32; `batch` has label, margin and tie (B,)."""
     delta = chosen_rewards.float() - rejected_rewards.float()
     if arguments.ties == "rao_kupper":
-        loss = rao_kupper_loss(delta, batch["tie"], arguments.tie_share)
+        loss = rao_kupper_loss(delta, batch["label"], batch["tie"], arguments.tie_share)
     elif arguments.ties == "davidson":
-        loss = davidson_loss(delta, batch["tie"], arguments.tie_share)
+        loss = davidson_loss(delta, batch["label"], batch["tie"], arguments.tie_share)
     elif arguments.margin == "subtract":
         loss = bradley_terry_loss(delta - batch["margin"], batch["label"], arguments.label_smoothing)
     else:
@@ -171,7 +171,7 @@ def load_pairs(source: str, split: str | None, template: Template, arguments: Ar
     """Checked pairs with `ids` [chosen, rejected], `label`, `tie` and perhaps `margin`; and what was read."""
 
     def check_and_render(row: Any) -> dict:
-        pair = check_pair(row)
+        pair = preferred_first(check_pair(row))
         pair["ids"] = [render_within(template, pair[side], arguments.max_length) for side in ("chosen", "rejected")]
         pair["tie"] = is_tie(pair)
         pair["label"] = 0.5 if pair["tie"] else float(pair.get("label", 1.0))
@@ -258,7 +258,7 @@ def main() -> None:
         train_arguments,
     )
     if arguments.tie_share is None:
-        arguments.tie_share = sum(pair["tie"] for pair in data.train) / len(data.train)
+        arguments.tie_share = (sum(pair["tie"] for pair in data.train) + 1) / (len(data.train) + 2)  # never 0 or 1
 
     model = load_trainable(
         model_arguments, train_arguments.seed, arguments.train_last_layers, arguments.trust_remote_code
@@ -275,7 +275,7 @@ def main() -> None:
         callbacks=[WholeCheckpoints()],
     )
     parallelism = check_parallelism(trainer)
-    before = trainer.predict(data.held_out).predictions if arguments.score_before else None  # (N, 2)
+    before = ScoreBefore(trainer, data.held_out, arguments.score_before)
     trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.predict(data.held_out).predictions  # (N, 2)
 
@@ -285,7 +285,7 @@ def main() -> None:
         method="Bradley-Terry",
         arguments={**asdict(arguments), **asdict(model_arguments), **train_arguments.to_dict()},
         data=data,
-        rewards_before=before,
+        rewards_before=before.predictions,
         rewards_after=after,
         started_at=started_at,
         parallelism=parallelism,

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from useful_code import eval_reward_bench_bt, score
 from useful_code.tiny import save_tiny_model
-from useful_code.user_errors import exit_cleanly
+from useful_code.user_errors import UserError, exit_cleanly
 
 ROOT = Path(eval_reward_bench_bt.__file__).parents[1]
 SUBSET_NAMES = ["alpacaeval-easy", "llmbar-natural", "donotanswer", "math-prm", "shp"]  # four sections and a prior set
@@ -187,3 +187,11 @@ def refused(folder: Path, capsys, message: str, *flags) -> None:
     assert stopped.value.code == 2
     *_, last_line = capsys.readouterr().err.strip().splitlines()
     assert last_line.startswith("error: ") and message in last_line
+
+
+def test_a_folder_with_both_splits_of_rewardbench_is_refused(tmp_path):
+    """The raw split holds rows that were filtered out of the benchmark."""
+    for name in ("raw-00000-of-00001.jsonl", "filtered-00000-of-00001.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(UserError, match="raw and filtered"):
+        eval_reward_bench_bt.load_rows(str(tmp_path))

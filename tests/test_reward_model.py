@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import ModelConfig
 
 from useful_code.processes import check_parallelism, check_world_size
-from useful_code.reward_model import load_reward_model, load_tokenizer, load_trainable, prepare_reward_model
+from useful_code.reward_model import in_float32, load_reward_model, load_tokenizer, load_trainable, prepare_reward_model
 from useful_code.shared_prefix import pack, pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
 from useful_code.user_errors import UserError
@@ -78,6 +78,24 @@ def test_the_head_computes_in_float32_under_autocast_and_with_bfloat16_weights()
 
 
 # --- loading ---
+
+
+def test_autocast_can_be_left_from_within(folder):
+    """Rewards inside `in_float32` are those without autocast, although autocast stays around the call."""
+    model = load_reward_model(str(folder / "model")).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = model(input_ids=ids).logits
+            with in_float32(model):
+                assert torch.equal(model(input_ids=ids).logits, expected)
+            assert torch.equal(model(input_ids=ids).logits, rounded) and not torch.equal(rounded, expected)
+
+
+def test_an_attention_of_the_users_own_means_padded_batches(folder):
+    model = load_reward_model(str(folder / "model"), attn_implementation="eager")
+    assert not model.shares_prefix and model.config._attn_implementation == "eager"
 
 
 def test_a_new_head_is_drawn_from_the_seed_and_says_so(folder):
@@ -151,7 +169,7 @@ def test_weights_to_train_are_float32_and_a_model_must_be_named(folder):
 
 def trainer_with(kind: DistributedType, num_processes: int = 1, **state) -> SimpleNamespace:
     accelerator = SimpleNamespace(num_processes=num_processes, distributed_type=kind, state=SimpleNamespace(**state))
-    return SimpleNamespace(accelerator=accelerator)
+    return SimpleNamespace(accelerator=accelerator, add_callback=lambda callback: None)
 
 
 def test_processes_that_would_work_apart_are_refused(monkeypatch):

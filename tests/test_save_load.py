@@ -70,6 +70,7 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage):
     old, new = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10)
     assert is_whole(new) and choose_checkpoint("true", str(tmp_path)) == str(new)
+    assert choose_checkpoint(True, str(tmp_path)) == str(new), "a YAML file says true, not the text"
     DAMAGES[damage](new)
     assert not is_whole(new)
     assert choose_checkpoint("true", str(tmp_path)) == str(old)
@@ -177,9 +178,17 @@ def test_nothing_to_resume_from_is_an_error(tmp_path, manifest):
 # --- the saved directory gives the rewards of the trained model ---
 
 
-def trainer_of(bf16: bool = False) -> SimpleNamespace:
-    """What `check_saved_rewards` reads of a Trainer."""
-    return SimpleNamespace(is_world_process_zero=lambda: True, args=SimpleNamespace(bf16=bf16, fp16=False))
+def trainer_of(bf16: bool = False, dtype: torch.dtype = torch.float32, fsdp: bool = False, ours: bool = True):
+    """What `check_saved_rewards` reads of a Trainer; `ours`: its model has a forward that can leave autocast."""
+    model = torch.nn.Linear(1, 1, dtype=dtype)
+    if ours:
+        model.autocast_off = False
+    args = SimpleNamespace(bf16=bf16, fp16=False)
+    return SimpleNamespace(is_world_process_zero=lambda: True, args=args, model=model, is_fsdp_enabled=fsdp)
+
+
+EXACT = [trainer_of(), trainer_of(bf16=True), trainer_of(ours=False)]
+ROUNDED = [trainer_of(dtype=torch.bfloat16), trainer_of(bf16=True, fsdp=True), trainer_of(bf16=True, ours=False)]
 
 
 def run_here(script: str, arguments: list[str], standard_input: str = "") -> str:
@@ -224,20 +233,27 @@ def test_a_whole_save_passes_and_a_changed_weight_fails(saved, damaged, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("error", "bf16", "passes"),
-    [(9e-5, False, True), (2e-4, False, False), (-2e-4, False, False), (4e-2, True, True), (6e-2, True, False)],
+    ("error", "trainers", "passes"),
+    [
+        (9e-5, EXACT, True),
+        (2e-4, EXACT, False),
+        (-2e-4, EXACT, False),
+        (4e-2, ROUNDED, True),
+        (6e-2, ROUNDED, False),
+    ],
 )
 @pytest.mark.parametrize("place", [0, 1])
-def test_the_tolerance_is_that_of_the_issue(saved, monkeypatch, error, bf16, passes, place):
-    """1e-4 in float32, in 16 bits what they round; for every sequence, in either direction."""
+def test_the_tolerance_is_1e_4_wherever_float32_can_be_had(saved, monkeypatch, error, trainers, passes, place):
+    """Under autocast too, for it can be left; in 16-bit weights what they round. Every sequence, either direction."""
     monkeypatch.setattr(save_load, "_run_alone", run_here)
     rewards = rewards_of(AutoModelForSequenceClassification.from_pretrained(saved))
     rewards[place] += error
-    if passes:
-        assert check_saved_rewards(trainer_of(bf16), saved, SEQUENCES, rewards) == pytest.approx(abs(error), abs=1e-6)
-    else:
-        with pytest.raises(RuntimeError, match="do not use it"):
-            check_saved_rewards(trainer_of(bf16), saved, SEQUENCES, rewards)
+    for trainer in trainers:
+        if passes:
+            assert check_saved_rewards(trainer, saved, SEQUENCES, rewards) == pytest.approx(abs(error), abs=1e-6)
+        else:
+            with pytest.raises(RuntimeError, match="do not use it"):
+                check_saved_rewards(trainer, saved, SEQUENCES, rewards)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -247,6 +263,14 @@ def test_not_a_number_fails_wherever_it_stands(saved, monkeypatch, place):
     rewards[place] = float("nan")
     with pytest.raises(RuntimeError, match="do not use it"):
         check_saved_rewards(trainer_of(), saved, SEQUENCES, rewards)
+
+
+def test_code_that_comes_with_the_model_is_trusted_only_when_the_run_was_told_so(saved, monkeypatch):
+    commands = []
+    monkeypatch.setattr(save_load, "_run_alone", lambda script, command, text: commands.append(command) or "[0.0, 0.0]")
+    for trusted in (False, True):
+        check_saved_rewards(trainer_of(), saved, SEQUENCES, [0.0, 0.0], trusted)
+    assert commands == [[str(saved)], [str(saved), "--trust_remote_code"]]
 
 
 def test_a_directory_that_cannot_be_loaded_fails_with_the_reason(monkeypatch):

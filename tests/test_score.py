@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from useful_code import score
-from useful_code.reward_model import load_reward_model
+from useful_code.reward_model import load_reward_model, prepare_reward_model
 from useful_code.shared_prefix import num_packed_tokens, pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
 from useful_code.user_errors import UserError, exit_cleanly
@@ -217,6 +217,18 @@ def test_scores_do_not_depend_on_batches_or_row_order(folder, tmp_path, model):
     rows = run_here(folder, tmp_path / "scores.jsonl", *path, "--input", str(tmp_path / "shuffled.jsonl"))
     by_id = {row["id"]: row["scores"] for row in rows}
     assert [value for row in GOOD_ROWS for value in by_id[row["id"]]] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_positions_that_depend_on_the_batch_make_every_text_run_alone():
+    """With dynamic RoPE a text beside one over the original length would get other positions, so another score."""
+    changes = {"max_position_embeddings": 16, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}
+    model = tiny_reward_model("llama", 300, **changes).eval()
+    prepare_reward_model(model)
+    assert not model.shares_prefix
+    short, long = [[5, 6, 7], [5, 6, 8]], [list(range(5, 65)), list(range(5, 66))]
+    alone = score.score_batch(model, [short], 0)[0]
+    assert score.score_batch(model, [long, short], 0)[1] == alone
+    assert score.score_batch(model, [short, long], 0)[0] == alone
 
 
 @pytest.mark.parametrize("name", ["model", "soft-capped"])

@@ -187,6 +187,20 @@ _OPTIONAL_NUMBERS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 )
 
 
+def preferred_first(row: dict[str, Any]) -> dict[str, Any]:
+    """A checked pair whose label is at least 0.5: where it is below, the two sides and their scores change places.
+
+    >>> turned = preferred_first({"chosen": "a", "rejected": "b", "label": 0.25, "chosen_score": 1.0, "margin": 2.0})
+    >>> turned["chosen"], turned["rejected"], turned["label"], turned["rejected_score"], turned["margin"]
+    ('b', 'a', 0.75, 1.0, 2.0)
+    """
+    if row.get("label", 1.0) >= 0.5:
+        return row
+    names = {"chosen": "rejected", "rejected": "chosen"}
+    names |= {f"{side}_score": f"{other}_score" for side, other in names.items()}
+    return {names.get(key, key): value for key, value in row.items()} | {"label": 1 - row["label"]}
+
+
 def is_tie(row: dict[str, Any]) -> bool:
     """True if annotators called the pair a tie: `tie` where the row has it, else a label of exactly 0.5.
 

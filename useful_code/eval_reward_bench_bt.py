@@ -10,10 +10,11 @@ it stopped.
 """
 
 import argparse
+from pathlib import Path
 
 from useful_code.chat_pairs import RowRefused
 from useful_code.processes import start_processes
-from useful_code.read_rows import read_rows
+from useful_code.read_rows import is_saved_data_set, list_files, read_rows
 from useful_code.render import Template, render
 from useful_code.rewardbench import check_rows, score_table
 from useful_code.rewardbench_files import append_record, format_table, record_paths, write_outputs, write_results
@@ -24,10 +25,19 @@ from useful_code.user_errors import UserError, exit_cleanly
 HUB_DATA_SET, HUB_SPLIT = "allenai/reward-bench", "filtered"
 
 
-def load_rows(source: str) -> list[dict]:
-    """All rows of a hub data set or of a local file; a row that cannot be read stops the evaluation."""
+def load_rows(source: str, split: str | None = None) -> list[dict]:
+    """All rows of a hub data set or of local files; a row that cannot be read stops the evaluation.
+
+    Raises UserError for a folder that holds RewardBench's two splits, of which only "filtered" is the benchmark.
+    """
+    if Path(source).is_dir() and not is_saved_data_set(Path(source)):
+        kinds = {kind for kind in ("raw", HUB_SPLIT) for file in list_files(source) if file.name.startswith(kind)}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{source} holds the splits raw and {HUB_SPLIT}; name the file of one: {HUB_SPLIT}-*.parquet"
+            )
     rows = []
-    for read in read_rows(source, HUB_SPLIT if source == HUB_DATA_SET else None):
+    for read in read_rows(source, split or (HUB_SPLIT if source == HUB_DATA_SET else None)):
         if not isinstance(read.row, dict):
             raise UserError(f"{read.file}, row {read.number}: {read.row}. Mend the file: no row may be left out")
         rows.append(read.row)
@@ -60,10 +70,13 @@ def main() -> None:
     parser.add_argument(
         "--data_set_name", default=HUB_DATA_SET, help="Hub data set, or a local file with the columns of RewardBench."
     )
+    parser.add_argument(
+        "--split", default=None, help=f'Split of a hub data set. Default: "{HUB_SPLIT}" of {HUB_DATA_SET}.'
+    )
     arguments = parser.parse_args()
     paths = record_paths(arguments.record_dir)
     state = start_processes()
-    rows = load_rows(arguments.data_set_name)
+    rows = load_rows(arguments.data_set_name, arguments.split)
     model, template, pad_token_id = load_scorer(arguments, state)
     groups = [render_row(template, row, number) for number, row in enumerate(rows, start=1)]
     fingerprint = model_fingerprint(arguments.reward_name_or_path, model)

@@ -1,16 +1,38 @@
-"""Merge a LoRA adapter (its head included) into its base model: the result is a plain sequence classifier.
+"""Merge a LoRA adapter, head included, into its base and save a plain sequence classifier; recipes end with it.
 
-python useful_code/merge_adapter.py --base models/llama3-8b --adapter runs/rm/adapter --output runs/rm
+    python useful_code/merge_adapter.py --base google/gemma-2b-it --adapter runs/x/adapter --output runs/x
+
+An adapter that was trained on a quantized base (QLoRA) fits what the quantized weights stand for, not the originals:
+with `--quantization` the base is quantized as in training, turned back into float32, and then merged.
 """
 
 import argparse
+import json
 
 import torch
 from peft import PeftModel
+from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from useful_code.user_errors import UserError, exit_cleanly
+
+
+def dequantize(model: PreTrainedModel) -> None:
+    """Replace every layer that bitsandbytes quantized by a float32 layer of the same values, in place."""
+    for name, layer in list(model.named_modules()):
+        if type(layer).__name__ in ("Linear4bit", "Linear8bitLt"):
+            weight = dequantize_module_weight(layer).detach().float()
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+            plain.weight = nn.Parameter(weight)
+            if layer.bias is not None:
+                plain.bias = nn.Parameter(layer.bias.detach().float())
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, plain)
+    del model.config.quantization_config  # what is saved is a plain float32 model
+    model.hf_quantizer = None  # type: ignore[assignment]
+    model.is_quantized = False  # type: ignore[assignment]
 
 
 def main() -> None:
@@ -20,7 +42,11 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="Directory to write.")
     parser.add_argument("--revision", default=None, help="Revision of a base model on a hub.")
     parser.add_argument("--trust_remote_code", action="store_true", help="Run code that comes with the base model.")
+    parser.add_argument("--quantization", default=None, help="BitsAndBytesConfig of the training, as JSON.")
     arguments = parser.parse_args()
+    settings = {}
+    if arguments.quantization:
+        settings["quantization_config"] = BitsAndBytesConfig.from_dict(json.loads(arguments.quantization))
     try:
         base = AutoModelForSequenceClassification.from_pretrained(
             arguments.base,
@@ -28,10 +54,13 @@ def main() -> None:
             dtype=torch.float32,
             revision=arguments.revision,
             trust_remote_code=arguments.trust_remote_code,
+            **settings,
         )
+        if settings:
+            dequantize(base)
         merged = PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(arguments.adapter)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: the shapes do not fit
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:  # RuntimeError: unfit shapes
         reason = " ".join(str(error).split())
         raise UserError(f"{arguments.adapter} cannot be merged into {arguments.base}: {reason}") from error
     merged.config.pad_token_id = tokenizer.pad_token_id

@@ -5,6 +5,8 @@ import os
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerCallback
 
 from useful_code.user_errors import UserError
 
@@ -39,10 +41,10 @@ def finish(trainer) -> None:
 
 
 def check_parallelism(trainer) -> str:
-    """How the parameters of `trainer` are spread: "single process", "DDP", "ZeRO-3", "FSDP2".
+    """How the parameters of `trainer` are spread: "single process", "DDP", "ZeRO-3", "FSDP2". Call it before training.
 
     Raises UserError when accelerate would not do what it was asked: several processes that train apart, or FSDP on
-    CPUs, where accelerate runs DDP without a word.
+    CPUs, where accelerate runs DDP without a word. Under DDP the model is looked at once more when training begins.
     """
     check_world_size(trainer.accelerator.num_processes)
     kind = trainer.accelerator.distributed_type
@@ -53,4 +55,18 @@ def check_parallelism(trainer) -> str:
         return f"ZeRO-{stage}"
     if kind == DistributedType.FSDP:
         return f"FSDP{trainer.accelerator.state.fsdp_plugin.fsdp_version}"
-    return "DDP" if trainer.accelerator.num_processes > 1 else "single process"
+    if trainer.accelerator.num_processes == 1:
+        return "single process"
+    trainer.add_callback(_CheckedForDDP(trainer))
+    return "DDP"
+
+
+class _CheckedForDDP(TrainerCallback):
+    """A model that was prepared for evaluation first is not wrapped again: every process would train by itself."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not isinstance(self.trainer.model_wrapped, DistributedDataParallel):
+            raise RuntimeError("the processes would train apart: the model was evaluated before it was trained")

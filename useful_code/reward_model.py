@@ -7,6 +7,8 @@ Shapes: S sequences (2 per pair), T tokens of a packed row, L padded length, D h
 
 import logging
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from useful_code.prefix_attention import packed_kwargs, reason_not_shareable, share_prefix
 from useful_code.render import Template, ensure_pad_token, read_template
-from useful_code.shared_prefix import Layout, packed_kwargs, reason_not_shareable, share_prefix
+from useful_code.shared_prefix import Layout
 from useful_code.user_errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -64,7 +67,8 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
 
     A path of a causal language model gives a new head, drawn from `seed`, and `model.missing_head` is True. `kwargs`
     go to `from_pretrained` (`dtype`, `revision`, `quantization_config`, ...). Raises UserError when nothing can be
-    loaded, or when the checkpoint has a head with several labels (a classifier, not a scalar reward model).
+    loaded, or when the checkpoint has a head with several labels (a classifier, not a scalar reward model). With an
+    `attn_implementation` of your own the model runs padded batches, for prompts are shared by an attention of ours.
     """
     settings = {"dtype": torch.float32, "num_labels": 1} | kwargs
     with torch.random.fork_rng(devices=[]):
@@ -77,7 +81,7 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
                 ignore_mismatched_sizes=True,  # reported below in one line
                 **settings,
             )
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise UserError(f"no reward model can be loaded from {path!r}: {_reason(path, error)}") from error
     for name, *shapes in loading["mismatched_keys"]:
         found, expected = (tuple(shape) for shape in shapes)
@@ -87,7 +91,7 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
         )
     body = f"{model.base_model_prefix}."
     model.missing_head = any(not name.startswith(body) for name in loading["missing_keys"])
-    prepare_reward_model(model)
+    prepare_reward_model(model, may_share_prefix=not kwargs.get("attn_implementation"))
     return model
 
 
@@ -96,9 +100,14 @@ def load_trainable(
 ):
     """The model that TRL's `ModelConfig` describes, ready to train: float32 weights, LoRA or QLoRA if asked for.
 
-    `train_last_layers` leaves gradients to the last so many decoder layers, the final norm and the head.
+    `train_last_layers` leaves gradients to the last so many decoder layers, the final norm and the head. Raises
+    UserError for what cannot be loaded and for settings that exclude each other.
     """
+    if train_last_layers is not None and model_arguments.use_peft:
+        raise UserError("--train_last_layers and --use_peft exclude each other: LoRA freezes the whole base")
     quantization = get_quantization_config(model_arguments)
+    if quantization and not model_arguments.use_peft:
+        raise UserError("--load_in_4bit and --load_in_8bit need --use_peft true: quantized weights cannot be trained")
     name = model_arguments.dtype or "float32"
     dtype = name if name == "auto" else getattr(torch, name)
     model = load_reward_model(
@@ -107,10 +116,13 @@ def load_trainable(
         seed,
         revision=model_arguments.model_revision,
         dtype=dtype,
+        attn_implementation=model_arguments.attn_implementation,
         **({"quantization_config": quantization} if quantization else {}),
     )
     if train_last_layers is not None:
-        layers = model.base_model.layers
+        layers = getattr(model.base_model, "layers", None)
+        if layers is None:
+            raise UserError(f"--train_last_layers: {type(model).__name__} has no list of decoder layers; leave it out")
         if not 0 <= train_last_layers <= len(layers):
             raise UserError(f"--train_last_layers is {train_last_layers}; the model has {len(layers)} layers")
         model.requires_grad_(False)
@@ -119,8 +131,14 @@ def load_trainable(
     if model_arguments.use_peft:
         model_arguments.lora_task_type = "SEQ_CLS"  # trains and saves the head beside the adapter
         if quantization:
-            model = prepare_model_for_kbit_training(model)
-        model = get_peft_model(model, get_peft_config(model_arguments))  # type: ignore[arg-type]
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer's choice
+        settings: Any = get_peft_config(model_arguments)
+        if isinstance(settings.target_modules, str) and settings.target_modules != "all-linear":
+            settings.target_modules = {settings.target_modules}  # TRL makes a single name a pattern, which fits nothing
+        try:
+            model = get_peft_model(model, settings)
+        except ValueError as error:
+            raise UserError(f"--lora_target_modules: {_first_line(error)}") from error
     return model
 
 
@@ -131,21 +149,22 @@ def model_path(model_arguments: ModelConfig) -> str:
     return model_arguments.model_name_or_path
 
 
-def prepare_reward_model(model: Any) -> None:
+def prepare_reward_model(model: Any, may_share_prefix: bool = True) -> None:
     """Give `model` a float32 head and a forward that takes packed batches, in place.
 
     After that, `model(**pack(...))` and `model(**pad(...))` return an output whose `logits` (S, 1) are the rewards in
-    float32. Where the architecture cannot share a prefix, `model.shares_prefix` is False, the reason is logged and only
-    padded batches are accepted.
+    float32. Where the architecture cannot share a prefix, or may not, `model.shares_prefix` is False, the reason is
+    logged and only padded batches are accepted.
     """
     has_plain_head = isinstance(model, GenericForSequenceClassification) and isinstance(model.score, nn.Linear)
     if not has_plain_head:
         model.shares_prefix = False
         logger.warning("%s is called as it is, with padded batches: its head is its own", type(model).__name__)
         return
+    model.autocast_off = False
     model.score.__class__ = Float32Linear  # the same parameter under the same name: saving is unchanged
     model.forward = types.MethodType(_reward_forward, model)
-    reason = reason_not_shareable(model)
+    reason = reason_not_shareable(model) if may_share_prefix else "an attn_implementation was asked for"
     model.shares_prefix = reason is None
     if reason is None:
         share_prefix(model)
@@ -153,7 +172,26 @@ def prepare_reward_model(model: Any) -> None:
         logger.warning("%s: prompts are not shared, because %s", type(model).__name__, reason)
 
 
-def _reward_forward(
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Inside, a prepared `model` computes without autocast, whatever wraps it: rewards that can be compared exactly."""
+    prepared = [module for module in model.modules() if hasattr(module, "autocast_off")]
+    for module in prepared:
+        module.autocast_off = True
+    try:
+        yield
+    finally:
+        for module in prepared:
+            module.autocast_off = False
+
+
+def _reward_forward(self, input_ids: torch.Tensor, **kwargs) -> SequenceClassifierOutput:
+    """`_rewards`, with autocast as the trainer set it or, under `in_float32`, without."""
+    with torch.autocast(input_ids.device.type, enabled=False) if self.autocast_off else nullcontext():
+        return _rewards(self, input_ids, **kwargs)
+
+
+def _rewards(
     self,
     input_ids: torch.Tensor,  # (1, T) packed, (S, L) padded
     attention_mask: torch.Tensor | None = None,  # (S, L) padded

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import RowRefused, check_conversation, check_pair
+from useful_code.prefix_attention import positions_depend_on_batch
 from useful_code.processes import start_processes
 from useful_code.read_rows import load_checked, report_counts
 from useful_code.render import Template, ensure_pad_token, read_template, render_within
@@ -90,13 +91,18 @@ def score_batch(model, groups: Sequence[Group], pad_token_id: int) -> list[list[
     device = next(model.parameters()).device
     distinct = [list(dict.fromkeys(map(tuple, group))) for group in groups]
     if model.shares_prefix:
-        batch = pack(distinct, default_kernel())
+        batches = [pack(distinct, default_kernel())]
+    elif positions_depend_on_batch(model):
+        batches = [pad([[sequence]], pad_token_id) for group in distinct for sequence in group]
     else:
-        batch = pad(distinct, pad_token_id)
-    batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
-    rewards = iter(model(**batch).logits[:, 0].float().tolist())
+        batches = [pad(distinct, pad_token_id)]
+    found: list[float] = []
+    for batch in batches:
+        batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+        found += model(**batch).logits[:, 0].float().tolist()
+    rewards = iter(found)
     reward_of = [{sequence: next(rewards) for sequence in sequences} for sequences in distinct]
-    return [[found[tuple(sequence)] for sequence in group] for group, found in zip(groups, reward_of, strict=True)]
+    return [[known[tuple(sequence)] for sequence in group] for group, known in zip(groups, reward_of, strict=True)]
 
 
 def score_groups(

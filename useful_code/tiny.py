@@ -124,9 +124,11 @@ def tiny_reward_model(architecture: str, vocab_size: int, seed: int = 0, **chang
         )
 
 
-def save_tiny_model(directory: str | Path, architecture: str = "llama", style: str = "chatml", seed: int = 0) -> None:
+def save_tiny_model(
+    directory: str | Path, architecture: str = "llama", style: str = "chatml", seed: int = 0, **changes
+) -> None:
     """Write a tiny classifier and its byte tokenizer, so that any command of this repository can run on it."""
     tokenizer = byte_tokenizer(style)
-    model = tiny_reward_model(architecture, len(tokenizer), seed)
+    model = tiny_reward_model(architecture, len(tokenizer), seed, **changes)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

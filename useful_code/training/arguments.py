@@ -70,6 +70,10 @@ class RecipeArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if self.label_smoothing_factor:
+            raise UserError("--label_smoothing_factor does nothing here: the loss is the recipe's own")
+        if not self.average_tokens_across_devices:
+            raise UserError("--average_tokens_across_devices must stay true: the loss is a mean over all processes")
         trackers = {self.report_to} if isinstance(self.report_to, str) else set(self.report_to or ())
         trackers -= {"none", "all"}
         if trackers and (missing := trackers - set(get_available_reporting_integrations())):

@@ -51,6 +51,8 @@ def load_train_and_held_out(load: LoadRows, arguments: DataArguments, train_argu
             f"{len(data.train):,} rows to train on, {len(data.held_out):,} held out, no prompt in both"
             + (f"; {data.dropped:,} dropped because their prompt is held out" if data.dropped else "")
         )
+    if data.held_out and all(row.get("label") == 0.5 for row in data.held_out):
+        raise UserError(f"none of the {len(data.held_out)} held-out rows has a winner: accuracy cannot be measured")
     if not data.train or not data.held_out:
         remedy = "another --eval_dataset" if arguments.eval_dataset else "another --held_out_share"
         raise UserError(

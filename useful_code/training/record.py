@@ -50,6 +50,7 @@ def write_training_record(
         rows=[asdict(counts) for counts in data.counts],
         num_train=len(data.train),
         num_held_out=len(data.held_out),
+        num_without_winner=len(data.held_out) - len(decided),
         num_dropped=data.dropped,
         **extra,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -22,6 +23,7 @@ from trl import ModelConfig
 
 from useful_code import merge_adapter
 from useful_code.atomic_write import write_atomically
+from useful_code.reward_model import in_float32
 from useful_code.training import check_saved
 from useful_code.user_errors import UserError
 
@@ -29,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "whole_checkpoint.json"
 FLOAT32_TOLERANCE = 1e-4
-# bfloat16 has 8 bits of mantissa; another batch shape rounds rewards of size 1 differently by some 1e-2.
-BFLOAT16_TOLERANCE = 5e-2
+# bfloat16 has 8 bits of mantissa, int8 activations fewer: rewards are off by some 1e-2 of the size of the largest.
+ROUNDED_TOLERANCE = 5e-2
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -81,13 +83,15 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def choose_checkpoint(resume_from_checkpoint: str | None, output_dir: str) -> str | None:
+def choose_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str) -> str | None:
     """The checkpoint to resume from: a given directory, or with "true" the newest whole one of `output_dir`.
 
     Raises UserError when the given one is not whole, when "true" finds none, and when checkpoints are there but
     nothing was said about resuming (a second run must not be mixed into a first).
     """
     checkpoints = list_checkpoints(output_dir)
+    if isinstance(resume_from_checkpoint, bool):  # from a YAML file
+        resume_from_checkpoint = str(resume_from_checkpoint)
     if resume_from_checkpoint is None or resume_from_checkpoint.lower() == "false":
         if checkpoints:
             raise UserError(
@@ -110,7 +114,7 @@ def save_classifier(trainer: Trainer, base_model: str, revision: str = "main", t
     """Write the trained model as a plain sequence classifier to `trainer.args.output_dir`, from any kind of run.
 
     Called by all processes. DDP, ZeRO-3 and FSDP gather whole weights. LoRA keeps its adapter, head included, in
-    `adapter/` and merges it into `base_model` in a process of its own.
+    `adapter/` and merges it into `base_model` in a process of its own; QLoRA into the base as its 4 or 8 bits have it.
     """
     output_dir = Path(str(trainer.args.output_dir))
     is_adapter = hasattr(trainer.model, "peft_config")
@@ -124,6 +128,9 @@ def save_classifier(trainer: Trainer, base_model: str, revision: str = "main", t
             command = ["--base", base_model, "--adapter", str(target), "--output", str(output_dir)]
             command += ["--revision", revision] if not Path(base_model).exists() else []
             command += ["--trust_remote_code"] if trust_remote_code else []
+            model: Any = trainer.model
+            quantization = getattr(model.config, "quantization_config", None)
+            command += ["--quantization", quantization.to_json_string(use_diff=False)] if quantization else []
             _run_alone(merge_adapter.__file__, command)
     trainer.accelerator.wait_for_everyone()
     return output_dir
@@ -134,25 +141,32 @@ def save_and_check(trainer: Trainer, model_arguments: ModelConfig, rows: list[di
 
     Called by all processes; a run whose saved directory does not give its own rewards fails here.
     """
-    predictions: Any = trainer.predict(rows).predictions  # type: ignore[arg-type]  # (N, 2); a list is a data set
+    with in_float32(trainer.model):
+        predictions: Any = trainer.predict(rows).predictions  # type: ignore[arg-type]  # (N, 2); a list is a data set
     base_model = str(model_arguments.model_name_or_path)
     directory = save_classifier(trainer, base_model, model_arguments.model_revision, trust_remote_code)
-    rewards = predictions.flatten().tolist()
-    return check_saved_rewards(trainer, directory, [ids for row in rows for ids in row["ids"]], rewards)
+    sequences, rewards = [ids for row in rows for ids in row["ids"]], predictions.flatten().tolist()
+    return check_saved_rewards(trainer, directory, sequences, rewards, trust_remote_code)
 
 
 def check_saved_rewards(
-    trainer: Trainer, directory: Path, sequences: Sequence[Sequence[int]], rewards: Sequence[float]
+    trainer: Trainer,
+    directory: Path,
+    sequences: Sequence[Sequence[int]],
+    rewards: Sequence[float],
+    trust_remote_code: bool = False,
 ) -> float:
     """Reload `directory` in a fresh process with plain Transformers and return the largest difference of a reward.
 
-    `rewards` are those of the trained model for the token ids `sequences`. Called by all processes. Raises RuntimeError
-    when the difference is over 1e-4 (5e-2 for runs in 16 bits, which round).
+    `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`. Called by all
+    processes. Raises RuntimeError when the difference is over 1e-4; over 5e-2 of the largest reward (at least of 1)
+    where the trained weights are in 16 bits or fewer, or autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA).
     """
     answer = [""]
     if trainer.is_world_process_zero():
         try:
-            text = _run_alone(check_saved.__file__, [str(directory)], json.dumps([list(ids) for ids in sequences]))
+            command = [str(directory), *(["--trust_remote_code"] if trust_remote_code else [])]
+            text = _run_alone(check_saved.__file__, command, json.dumps([list(ids) for ids in sequences]))
             reloaded = json.loads(text.splitlines()[-1])
             differences = [abs(a - b) for a, b in zip(rewards, reloaded, strict=True)]
             answer = [str(np.max(differences))]  # the built-in max passes over a NaN
@@ -162,13 +176,24 @@ def check_saved_rewards(
     if answer[0].startswith("failed"):
         raise RuntimeError(f"{directory} was written but cannot be read back: {answer[0]}")
     difference = float(answer[0])
-    tolerance = BFLOAT16_TOLERANCE if trainer.args.bf16 or trainer.args.fp16 else FLOAT32_TOLERANCE
+    largest = max(1.0, *map(abs, rewards))
+    tolerance = FLOAT32_TOLERANCE if _predicts_in_float32(trainer) else ROUNDED_TOLERANCE * largest
     if not difference <= tolerance:  # NaN fails too
         raise RuntimeError(
             f"{directory} was written, but its rewards differ from the trained model's by {difference:.2g} "
             f"(allowed: {tolerance:.0e}); do not use it"
         )
     return difference
+
+
+def _predicts_in_float32(trainer: Trainer) -> bool:
+    """Whether `in_float32` reaches all of the model: its weights, and whatever casts them."""
+    model: Any = trainer.model
+    if any(weight.dtype != torch.float32 for weight in model.parameters()):
+        return False
+    can_leave_autocast = any(hasattr(module, "autocast_off") for module in model.modules())
+    in_16_bits = trainer.args.bf16 or trainer.args.fp16
+    return not in_16_bits or (can_leave_autocast and not trainer.is_fsdp_enabled)
 
 
 def _run_alone(script: str, arguments: list[str], standard_input: str = "") -> str:
