@@ -122,7 +122,7 @@ def test_two_processes_equal_one_and_resume(world, single, kind):
 
 def test_token_batches_go_on_in_the_middle_of_a_later_epoch(world):
     """Two steps an epoch: step 3 is the middle of the second, whose order is not that of the first."""
-    budget = ("--max_tokens_per_batch", "2600")
+    budget = ("--max_tokens_per_batch", "1100")
     whole = run(world, "DDP", "budget", *budget)
     state = json.loads((world / "budget" / "checkpoint-3" / "trainer_state.json").read_text())
     assert 1 < state["epoch"] < 2, "choose another budget: this one does not stop inside the second epoch"

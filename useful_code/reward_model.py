@@ -105,7 +105,12 @@ def load_trainable(
     """
     if train_last_layers is not None and model_arguments.use_peft:
         raise UserError("--train_last_layers and --use_peft exclude each other: LoRA freezes the whole base")
-    quantization = get_quantization_config(model_arguments)
+    try:
+        quantization = get_quantization_config(model_arguments)
+    except ImportError as error:
+        raise UserError(
+            f"--load_in_4bit and --load_in_8bit: {_first_line(error)} (pip install bitsandbytes)"
+        ) from error
     if quantization and not model_arguments.use_peft:
         raise UserError("--load_in_4bit and --load_in_8bit need --use_peft true: quantized weights cannot be trained")
     name = model_arguments.dtype or "float32"
