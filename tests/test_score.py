@@ -280,6 +280,18 @@ def test_batches_hold_every_group_once_within_the_budget(groups, max_tokens):
     assert lengths == sorted(lengths, reverse=True)  # too little memory shows in the first batch, not in the last
 
 
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=3), max_size=12),
+    st.integers(1, 20),
+)
+def test_padded_batches_stay_within_the_budget_with_their_padding(groups, max_tokens):
+    batches = score.fill_padded_batches(groups, max_tokens)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))
+    for batch in batches:
+        sequences = [sequence for index in batch for sequence in groups[index]]
+        assert len(batch) == 1 or len(sequences) * max(map(len, sequences)) <= max_tokens
+
+
 # --- interrupted runs ---
 
 GROUPS = [[array("i", [1, 2, 3 + i]), array("i", [1, 2, 30, 4 + i])] for i in range(8)]

@@ -68,5 +68,6 @@ class _CheckedForDDP(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not isinstance(self.trainer.model_wrapped, DistributedDataParallel):
+        wrapped = self.trainer.model_wrapped
+        if not isinstance(getattr(wrapped, "_orig_mod", wrapped), DistributedDataParallel):  # torch.compile is outside
             raise RuntimeError("the processes would train apart: the model was evaluated before it was trained")

@@ -137,7 +137,7 @@ def reliability_diagram(margins: metrics.Values, num_bins: int = 10) -> "Figure"
             capsize=3,
             label="held-out pairs, 95 % interval",
         )
-        upper.legend(frameon=False, fontsize=8, loc="lower right")
+        upper.legend(frameon=False, fontsize=8, loc="upper left")
         bottom = min(bottom, float(ends.min()))  # room below 0.5 only where a bin needs it
     else:
         _say_empty(lower, "no pairs")

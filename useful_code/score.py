@@ -50,7 +50,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="Type of the weights; auto is bfloat16 on a GPU, float32 on a CPU. The head is float32 in any case.",
     )
     parser.add_argument(
-        "--max_tokens_per_batch", type=int, default=8192, help="Tokens of one forward pass, prompts counted once."
+        "--max_tokens_per_batch",
+        type=int,
+        default=8192,
+        help="Tokens of one forward pass, shared prompts counted once.",
     )
     parser.add_argument("--chat_template_path", default=None, help="Jinja file to use instead of the model's template.")
     parser.add_argument("--trust_remote_code", action="store_true", help="Run code that comes with the model.")
@@ -85,6 +88,24 @@ def fill_batches(groups: Sequence[Group], max_tokens: int) -> list[list[int]]:
     return fill_in_order(sorted(range(len(groups)), key=lambda i: (-lengths[i], i)), lengths, max_tokens)
 
 
+def fill_padded_batches(groups: Sequence[Group], max_tokens: int) -> list[list[int]]:
+    """The same for models that need padding: every sequence of a batch counts with the length of the longest.
+
+    >>> fill_padded_batches([[[1, 2]], [[1, 2, 3, 4]], [[1]]], max_tokens=4)
+    [[1], [0, 2]]
+    """
+    batches: list[list[int]] = []
+    width = room = 0
+    longest = [max(map(len, group)) for group in groups]
+    for index in sorted(range(len(groups)), key=lambda i: (-longest[i], i)):
+        if not batches or len(groups[index]) * width > room:
+            batches.append([])
+            width, room = longest[index], max_tokens
+        batches[-1].append(index)
+        room -= len(groups[index]) * width
+    return batches
+
+
 @torch.inference_mode()
 def score_batch(model, groups: Sequence[Group], pad_token_id: int) -> list[list[float]]:
     """Rewards of one batch, a list per group. Equal sequences of a group are computed once and get equal rewards."""
@@ -111,7 +132,8 @@ def score_groups(
     """Yield (indices, rewards) batch by batch; every group comes once. Progress is counted in tokens."""
     total = sum(map(num_packed_tokens, groups))
     with tqdm(total=total, unit="token", unit_scale=True, desc="scoring", disable=not progress) as bar:
-        for indices in fill_batches(groups, max_tokens_per_batch):
+        fill = fill_batches if model.shares_prefix else fill_padded_batches
+        for indices in fill(groups, max_tokens_per_batch):
             chosen = [groups[i] for i in indices]
             yield indices, score_batch(model, chosen, pad_token_id)
             bar.update(sum(map(num_packed_tokens, chosen)))
