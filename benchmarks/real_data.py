@@ -110,6 +110,12 @@ def outcome_table(sides: dict[str, np.ndarray], rows: list[dict]) -> dict[str, d
     return table
 
 
+def lead_over_words(sides: dict[str, np.ndarray], rows: list[dict]) -> tuple[float, float, float]:
+    """Accuracy of the reward model less that of the bag of words, with its 95 % interval (prompts resampled)."""
+    model, words = (metrics.pair_outcomes(sides[name]) for name in ("reward model", "bag of words"))
+    return metrics.paired_difference_interval(model, words, groups=[prompt_key(prompt_of(row)) for row in rows])
+
+
 def print_table(table: dict[str, dict[str, dict]]) -> None:
     print(f"\n{'held-out accuracy':<20}" + "".join(f"{part:>24}" for part in ("all", *INPUTS)))
     for name, parts in table.items():
@@ -202,6 +208,8 @@ def main() -> None:
     sides = {"reward model": scored_margins(output, held_out_file, f"{output}/held_out_scores.jsonl"), **sides}
     table = outcome_table(sides, held_out)
     print_table(table)
+    lead = lead_over_words(sides, held_out)
+    print("reward model less bag of words: {:+.3f} ({:+.3f} to {:+.3f})".format(*lead))
     if arguments.tune:
         return
     record = f"{output}/rewardbench_like"
@@ -217,6 +225,7 @@ def main() -> None:
             "recipe_flags": recipe_flags,
             "training_pairs": len(train),
             "held_out": table,
+            "lead_over_bag_of_words": lead,
             "rewardbench_like": {key: evaluation[key] for key in ("score", "sections", "prior", "scoring_version")},
             "minutes": {"training": training["minutes"], "all": (time.time() - started_at) / 60},
         }

@@ -166,6 +166,8 @@ def test_outcomes_by_source_by_hand(benchmark_module):
     assert accuracies["reward model"] == pytest.approx([1 / 3, 1 / 2, 0])
     assert accuracies["longer answer wins"] == pytest.approx([1 / 2, 1 / 2, 1 / 2])
     assert [cell["pairs"] for cell in table["reward model"].values()] == [3, 2, 1]
+    lead, low, high = real_data.lead_over_words({"reward model": margins, "bag of words": -margins}, rows)
+    assert lead == 0 and low <= 0 <= high
 
 
 def test_the_bag_of_words_learns_a_word(benchmark_module):
