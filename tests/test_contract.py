@@ -139,7 +139,7 @@ def test_readme_commands_name_real_files_and_flags(name, words):
         if word.endswith((".yaml", ".json")) and not word.startswith(("runs/", "pairs/")):
             assert (ROOT / word).exists(), word
     flags = {word for word in words[words.index(script) + 1 :] if word.startswith("--")}
-    if path.name.startswith("train_"):
+    if path.parent in METHOD_FOLDERS and path.name.startswith("train_"):
         import dataclasses
 
         from trl import ModelConfig
