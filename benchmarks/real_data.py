@@ -165,12 +165,15 @@ def main() -> None:
         "--tune", action="store_true", help="Hold out training prompts in place of the reported ones; do not evaluate."
     )
     parser.add_argument("--prepare_only", action="store_true", help="Stop before training.")
+    parser.add_argument(
+        "--output_dir", default=None, help="Of the model. Default: runs/real-<seed>, or runs/real-tune."
+    )
     parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
     if "RM_DATA_DIR" not in os.environ:
         raise UserError("set RM_DATA_DIR to the folder that holds hh_rlhf_harmless/, rmb/ and rewardbench_like/")
     data_dir = Path(os.environ["RM_DATA_DIR"])
-    output = f"runs/real-{'tune' if arguments.tune else arguments.seed}"
+    output = arguments.output_dir or f"runs/real-{'tune' if arguments.tune else arguments.seed}"
     started_at, commit = time.time(), git_commit()
 
     template = read_template(load_tokenizer(str(ROOT / arguments.model)))

@@ -287,6 +287,7 @@ def test_qlora_is_merged_into_what_the_quantized_weights_stand_for(tmp_path, wor
     original = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()
     merged = AutoModelForSequenceClassification.from_pretrained(world / f"qlora{bits}")
     assert not hasattr(merged.config, "quantization_config")
+    assert (world / f"qlora{bits}" / "adapter" / "quantization.json").exists(), "to merge it again by hand"
     name = "model.layers.0.mlp.up_proj.weight"
     weight, base = merged.state_dict()[name], original[name]
     assert weight.dtype == torch.float32

@@ -361,7 +361,7 @@ def test_merging_gives_a_plain_classifier_with_the_head_of_the_adapter(saved, ad
     assert names == set(load_file(saved / "model.safetensors"))
 
 
-@pytest.mark.parametrize("fault", ["no base", "no adapter", "other base", "cut adapter"])
+@pytest.mark.parametrize("fault", ["no base", "no adapter", "other base", "cut adapter", "cut quantization"])
 def test_what_cannot_be_merged_is_one_line(saved, adapter, tmp_path, capsys, fault):
     base, directory = saved, Path(shutil.copytree(adapter[0], tmp_path / "adapter"))
     if fault == "no base":
@@ -371,6 +371,8 @@ def test_what_cannot_be_merged_is_one_line(saved, adapter, tmp_path, capsys, fau
     elif fault == "other base":
         base = tmp_path / "wide"
         tiny_reward_model("llama", len(byte_tokenizer()), hidden_size=64).save_pretrained(base)
+    elif fault == "cut quantization":
+        (directory / "quantization.json").write_text('{"load_in_4bit": tr')
     else:
         cut(directory / "adapter_model.safetensors")
     with pytest.raises(SystemExit) as stopped:

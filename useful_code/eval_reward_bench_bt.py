@@ -31,11 +31,10 @@ def load_rows(source: str, split: str | None = None) -> list[dict]:
     Raises UserError for a folder that holds RewardBench's two splits, of which only "filtered" is the benchmark.
     """
     if Path(source).is_dir() and not is_saved_data_set(Path(source)):
-        kinds = {kind for kind in ("raw", HUB_SPLIT) for file in list_files(source) if file.name.startswith(kind)}
-        if len(kinds) > 1:
-            raise UserError(
-                f"{source} holds the splits raw and {HUB_SPLIT}; name the file of one: {HUB_SPLIT}-*.parquet"
-            )
+        files = list_files(source)
+        raw, filtered = ([file for file in files if file.name.startswith(kind)] for kind in ("raw", HUB_SPLIT))
+        if raw and filtered:
+            raise UserError(f"{source} holds the splits raw and {HUB_SPLIT}; name the file instead: {filtered[0]}")
     rows = []
     for read in read_rows(source, split or (HUB_SPLIT if source == HUB_DATA_SET else None)):
         if not isinstance(read.row, dict):

@@ -3,11 +3,12 @@
     python useful_code/merge_adapter.py --base google/gemma-2b-it --adapter runs/x/adapter --output runs/x
 
 An adapter that was trained on a quantized base (QLoRA) fits what the quantized weights stand for, not the originals:
-with `--quantization` the base is quantized as in training, turned back into float32, and then merged.
+where `quantization.json` stands beside it, the base is quantized as in training, turned back into float32, and merged.
 """
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -17,6 +18,8 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from useful_code.user_errors import UserError, exit_cleanly
+
+QUANTIZATION_FILE = "quantization.json"  # BitsAndBytesConfig of the training
 
 
 def dequantize(model: PreTrainedModel) -> None:
@@ -42,12 +45,12 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="Directory to write.")
     parser.add_argument("--revision", default=None, help="Revision of a base model on a hub.")
     parser.add_argument("--trust_remote_code", action="store_true", help="Run code that comes with the base model.")
-    parser.add_argument("--quantization", default=None, help="BitsAndBytesConfig of the training, as JSON.")
     arguments = parser.parse_args()
     settings = {}
-    if arguments.quantization:
-        settings["quantization_config"] = BitsAndBytesConfig.from_dict(json.loads(arguments.quantization))
     try:
+        if (file := Path(arguments.adapter) / QUANTIZATION_FILE).exists():
+            quantization = json.loads(file.read_text(encoding="utf-8"))
+            settings["quantization_config"] = BitsAndBytesConfig.from_dict(quantization)
         base = AutoModelForSequenceClassification.from_pretrained(
             arguments.base,
             num_labels=1,
@@ -60,7 +63,14 @@ def main() -> None:
             dequantize(base)
         merged = PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(arguments.adapter)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:  # RuntimeError: unfit shapes
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:  # shapes: RuntimeError
         reason = " ".join(str(error).split())
         raise UserError(f"{arguments.adapter} cannot be merged into {arguments.base}: {reason}") from error
     merged.config.pad_token_id = tokenizer.pad_token_id

@@ -130,7 +130,8 @@ def save_classifier(trainer: Trainer, base_model: str, revision: str = "main", t
             command += ["--trust_remote_code"] if trust_remote_code else []
             model: Any = trainer.model
             quantization = getattr(model.config, "quantization_config", None)
-            command += ["--quantization", quantization.to_json_string(use_diff=False)] if quantization else []
+            if quantization:  # the adapter fits this base only; merge_adapter.py looks for the file
+                write_atomically(target / merge_adapter.QUANTIZATION_FILE, quantization.to_json_string(use_diff=False))
             _run_alone(merge_adapter.__file__, command)
     trainer.accelerator.wait_for_everyone()
     return output_dir
@@ -160,7 +161,8 @@ def check_saved_rewards(
 
     `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`. Called by all
     processes. Raises RuntimeError when the difference is over 1e-4; over 5e-2 of the largest reward (at least of 1)
-    where the trained weights are in 16 bits or fewer, or autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA).
+    where the trained weights are in 16 bits or fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or
+    float32 is multiplied as TF32.
     """
     answer = [""]
     if trainer.is_world_process_zero():
@@ -190,6 +192,8 @@ def _predicts_in_float32(trainer: Trainer) -> bool:
     """Whether `in_float32` reaches all of the model: its weights, and whatever casts them."""
     model: Any = trainer.model
     if any(weight.dtype != torch.float32 for weight in model.parameters()):
+        return False
+    if torch.backends.cuda.matmul.fp32_precision == "tf32":  # --tf32, --torch_compile: a mantissa of 10 bits
         return False
     can_leave_autocast = any(hasattr(module, "autocast_off") for module in model.modules())
     in_16_bits = trainer.args.bf16 or trainer.args.fp16
