@@ -4,12 +4,16 @@ import ast
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from readmes import METHOD_FOLDERS, READMES, ROOT, shell_blocks
+
+from useful_code.tiny import save_tiny_model
 
 CONFIGS = [path for folder in METHOD_FOLDERS for path in sorted(folder.glob("*.yaml"))]
 MODULES = sorted((ROOT / "useful_code").rglob("*.py"))
@@ -87,6 +91,34 @@ def test_recipes_are_short_and_import_only_useful_code_and_packages(folder):
     for script in folder.glob("*.py"):
         assert len(script.read_text().splitlines()) < 300 or script.name.startswith("test_")
         assert not imported_names(script) & siblings
+
+
+@pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
+def test_a_copied_folder_with_useful_code_inside_still_trains(folder, tmp_path):
+    """As the README says: the same imports work, and it is the copy that runs, not the installed package."""
+    copy = tmp_path / "mine"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(folder, copy, ignore=ignored)
+    shutil.copytree(ROOT / "useful_code", copy / "useful_code", ignore=ignored)
+    with open(copy / "useful_code" / "__init__.py", "a", encoding="utf-8") as file:
+        file.write("print('the copy runs')\n")
+    save_tiny_model(tmp_path / "tiny")
+    rows = []
+    for i in range(40):
+        sides = ("chosen", "rejected")
+        chat = [{"role": "user", "content": f"{i}?"}]
+        rows.append({side: [*chat, {"role": "assistant", "content": side}] for side in sides})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    finished = subprocess.run(
+        [sys.executable, recipe_of(copy).name, "--model_name_or_path", "../tiny", "--dataset", "../pairs.jsonl"]
+        + ["--output_dir", "out", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--held_out_share", "0.2"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.startswith("the copy runs")
+    assert (copy / "out" / "model.safetensors").exists() and (copy / "out" / "report.html").exists()
 
 
 @pytest.mark.parametrize("module", MODULES, ids=module_name)
