@@ -33,6 +33,7 @@ from useful_code.read_rows import load_checked
 from useful_code.render import Template, read_template, render
 from useful_code.reward_model import load_tokenizer
 from useful_code.run_info import git_commit
+from useful_code.training.record import response_lengths
 from useful_code.user_errors import UserError, exit_cleanly
 
 INPUTS = {
@@ -191,11 +192,10 @@ def main() -> None:
     train_file, held_out_file = "pairs/real/train.jsonl", "pairs/real/held_out.jsonl"
     write_pairs(ROOT / train_file, train)
     write_pairs(ROOT / held_out_file, held_out)
+    lengths = response_lengths(held_out)  # (N, 2)
     sides = {
         "bag of words": bag_of_words_margins(train, held_out),
-        "longer answer wins": np.array(
-            [len(row["chosen"][-1]["content"]) - len(row["rejected"][-1]["content"]) for row in held_out], dtype=float
-        ),
+        "longer answer wins": lengths[:, 0] - lengths[:, 1],
     }
     print(f"\n{len(train):,} training pairs, {len(held_out):,} held out")
     print_table(outcome_table(sides, held_out))

@@ -33,6 +33,9 @@ from useful_code.user_errors import UserError, exit_cleanly
 
 SCRIPT = Path(score.__file__)
 TOLERANCE = 1e-5  # float32, rewards of size 1
+GROUP_LISTS = st.lists(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=3), max_size=12
+)
 
 
 def chat(question: str, answer: str) -> list[dict]:
@@ -267,10 +270,7 @@ def test_a_model_with_its_own_forward_is_told_the_pad_id(tmp_path):
     assert score.score_batch(model, [group], pad_token_id)[0] == pytest.approx(alone, abs=TOLERANCE)
 
 
-@given(
-    st.lists(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=3), max_size=12),
-    st.integers(1, 20),
-)
+@given(GROUP_LISTS, st.integers(1, 20))
 def test_batches_hold_every_group_once_within_the_budget(groups, max_tokens):
     batches = score.fill_batches(groups, max_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))
@@ -280,10 +280,7 @@ def test_batches_hold_every_group_once_within_the_budget(groups, max_tokens):
     assert lengths == sorted(lengths, reverse=True)  # too little memory shows in the first batch, not in the last
 
 
-@given(
-    st.lists(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=3), max_size=12),
-    st.integers(1, 20),
-)
+@given(GROUP_LISTS, st.integers(1, 20))
 def test_padded_batches_stay_within_the_budget_with_their_padding(groups, max_tokens):
     batches = score.fill_padded_batches(groups, max_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))

@@ -20,6 +20,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 from useful_code.user_errors import UserError, exit_cleanly
 
 QUANTIZATION_FILE = "quantization.json"  # BitsAndBytesConfig of the training
+# RuntimeError: shapes that do not fit; TypeError: a quantization that is none; ImportError: no bitsandbytes.
+CANNOT_BE_MERGED = (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError)
 
 
 def dequantize(model: PreTrainedModel) -> None:
@@ -63,14 +65,7 @@ def main() -> None:
             dequantize(base)
         merged = PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(arguments.adapter)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:  # shapes: RuntimeError
+    except CANNOT_BE_MERGED as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{arguments.adapter} cannot be merged into {arguments.base}: {reason}") from error
     merged.config.pad_token_id = tokenizer.pad_token_id
