@@ -31,6 +31,24 @@ def memory_of_fresh_process(script: str, *flags: str) -> float:
     return float(finished.stdout.split()[-1])
 
 
+def peak_of_command(command: list[str]) -> tuple[float, float]:
+    """Run a command that must succeed; seconds, and the peak in MiB of the largest of its processes.
+
+    The command runs below a process of its own, so that earlier commands do not count.
+    """
+    script = (
+        "import resource, subprocess, sys\n"
+        "status = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "sys.exit(status)"
+    )
+    started = time.perf_counter()
+    finished = subprocess.run([sys.executable, "-c", script, *command], stdout=subprocess.PIPE, text=True)
+    if finished.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return time.perf_counter() - started, int(finished.stdout) / 1024
+
+
 def write_record(path: str, commit: str, results: list[dict]) -> None:
     """Results with the commit and the machine that made them, as JSON. Take `commit` before measuring."""
     record = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}

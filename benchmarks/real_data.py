@@ -10,7 +10,6 @@ Nothing of the data leaves `runs/` and `pairs/`, which git ignores.
 """
 
 import argparse
-import gzip
 import json
 import os
 import random
@@ -29,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 
 from useful_code import metrics
 from useful_code.chat_pairs import check_pair, prompt_key, prompt_of, split_by_prompt
+from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked
 from useful_code.render import Template, read_template, render
 from useful_code.reward_model import load_tokenizer
@@ -47,17 +47,6 @@ def run(*command: str) -> None:
     print(f"\n$ python {' '.join(command)}", flush=True)
     if subprocess.run([sys.executable, *command], cwd=ROOT).returncode != 0:
         raise UserError("the command above failed")
-
-
-def evaluation_keys(path: Path) -> set[str]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return {prompt_key([{"role": "user", "content": json.loads(line)["prompt"]}]) for line in file}
-
-
-def occurs_in(keys: set[str], row: dict) -> bool:
-    """The whole prompt, or any user turn of it, stands in the evaluation set."""
-    prompt = prompt_of(row)
-    return prompt_key(prompt) in keys or any(prompt_key([turn]) in keys for turn in prompt if turn["role"] == "user")
 
 
 def sample_by_prompt(rows: list[dict], budget: int, rng: random.Random) -> list[dict]:
@@ -125,12 +114,15 @@ def print_table(table: dict[str, dict[str, dict]]) -> None:
     print(f"{'pairs':<20}" + "".join(f"{cell['pairs']:>24,}" for cell in next(iter(table.values())).values()))
 
 
-def load_pairs(source: str, file: Path, template: Template, keys: set[str], max_length: int) -> list[dict]:
+def load_pairs(
+    source: str, file: Path, template: Template, evaluation: EvaluationPrompts, max_length: int
+) -> list[dict]:
     """Converted pairs with their number of `tokens`, less those of the evaluation table and those over the limit."""
-    pairs = f"pairs/real/{source}.jsonl"
+    pairs = f"pairs/real/{source}"
     run("useful_code/convert_dataset.py", "--source", source, "--input", str(file), "--output", pairs)
     rows, _ = load_checked(ROOT / pairs, check_pair)
-    fresh = [row for row in rows if not occurs_in(keys, row)]
+    found = evaluation.contaminating([prompt_of(row) for row in rows])
+    fresh = [row for row, where in zip(rows, found, strict=True) if where is None]
     fitting = []
     for row in fresh:
         lengths = [len(render(template, row[side])) for side in ("chosen", "rejected")]
@@ -178,11 +170,11 @@ def main() -> None:
     started_at, commit = time.time(), git_commit()
 
     template = read_template(load_tokenizer(str(ROOT / arguments.model)))
-    keys = evaluation_keys(data_dir / EVALUATION)
+    evaluation = EvaluationPrompts(read_evaluation_prompts(str(data_dir / EVALUATION)))
     rng = random.Random(arguments.seed)
     sampled = []
     for source, name in INPUTS.items():
-        rows = load_pairs(source, data_dir / name, template, keys, arguments.max_length)
+        rows = load_pairs(source, data_dir / name, template, evaluation, arguments.max_length)
         part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
         print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
         sampled += part

@@ -4,7 +4,7 @@ r"""Bradley-Terry reward model: one number per answer; P(chosen beats rejected) 
 
 On a CPU, on one GPU, on eight GPUs with ZeRO-3 (from the root of the repository):
 
-    python bradley-terry-rm/train_bradley_terry.py --config bradley-terry-rm/smollm2-135m.yaml --dataset pairs/hh.jsonl
+    python bradley-terry-rm/train_bradley_terry.py --config bradley-terry-rm/smollm2-135m.yaml --dataset pairs/hh
     accelerate launch --config_file configs/one_gpu.yaml bradley-terry-rm/train_bradley_terry.py \
         --config bradley-terry-rm/gemma-2b.yaml --dataset hendrydong/preference_700K
     accelerate launch --config_file configs/eight_gpu.yaml bradley-terry-rm/train_bradley_terry.py \
@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
 
-from useful_code.chat_pairs import RowRefused, check_pair, is_tie, preferred_first
+from useful_code.chat_pairs import check_pair, is_tie, preferred_first
 from useful_code.processes import check_parallelism, finish
 from useful_code.read_rows import load_checked
+from useful_code.reasons import RowRefused
 from useful_code.render import Template, render_within
 from useful_code.reward_model import load_template, load_trainable
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad

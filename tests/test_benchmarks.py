@@ -140,22 +140,6 @@ def test_real_data_samples_whole_prompts_within_the_budget(benchmark_module):
     assert len(sample) == 9 and all(prompts.count(prompt) == 3 for prompt in prompts)
 
 
-def test_real_data_knows_a_prompt_of_the_evaluation_again(benchmark_module):
-    """The whole prompt or any user turn of it."""
-    real_data = benchmark_module("real_data")
-    keys = {real_data.prompt_key([{"role": "user", "content": "How are you?"}])}
-    assert real_data.occurs_in(keys, pair("How are you?"))
-    assert not real_data.occurs_in(keys, pair("Who are you?"))
-    longer = pair("Hello")
-    for side in ("chosen", "rejected"):
-        longer[side] = [
-            *longer[side],
-            {"role": "user", "content": "How are you?"},
-            {"role": "assistant", "content": side},
-        ]
-    assert real_data.occurs_in(keys, longer)
-
-
 def test_outcomes_by_source_by_hand(benchmark_module):
     """Margins 1, -1, 0 of hh, hh, rmb: right once in three; equal lengths count one half for the length rule."""
     real_data = benchmark_module("real_data")
@@ -175,3 +159,25 @@ def test_the_bag_of_words_learns_a_word(benchmark_module):
     train = [pair(str(i), "a good day", "a bad day") for i in range(10)]
     margins = real_data.bag_of_words_margins(train, [pair("x", "bad", "good"), pair("y", "good", "bad")])
     assert margins[0] < 0 < margins[1] and margins[0] == pytest.approx(-margins[1])
+
+
+def test_the_mixture_benchmark_finds_what_it_planted(tmp_path):
+    """Every planted copy and evaluation prompt is dropped, and nothing else."""
+    finished = run("mix.py", "--rows", "1500", "--num_proc", "1", "--output", str(tmp_path / "out.json"))
+    assert finished.returncode == 0, finished.stderr
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    planted, dropped = result["planted"], result["dropped"]
+    assert min(planted.values()) > 0 and planted["new"] == result["rows_kept"]
+    assert dropped["exact_duplicate"] == planted["exact"]
+    # a near copy of a row with an evaluation prompt counts as contaminated
+    assert dropped["in_evaluation_set"] >= planted["contaminated"]
+    assert dropped["near_duplicate"] + dropped["in_evaluation_set"] == planted["near"] + planted["contaminated"]
+
+
+def test_the_conversion_benchmark_converts_what_it_generates(tmp_path):
+    flags = ("--rows", "400", "--rate_rows", "100", "--repeats", "1", "--output", str(tmp_path / "out.json"))
+    finished = run("convert.py", *flags)
+    assert finished.returncode == 0, finished.stderr
+    rate, command = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert rate["pairs_per_second"] > 0 and command["peak_mib"] > 0
+    assert 380 <= command["rows_kept"] <= 400  # less the planted copies

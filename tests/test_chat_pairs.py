@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from useful_code.chat_pairs import (
-    REASONS,
-    RowRefused,
     check_conversation,
     check_pair,
     drop_prompts,
@@ -20,6 +18,7 @@ from useful_code.chat_pairs import (
     prompt_of,
     split_by_prompt,
 )
+from useful_code.reasons import REASONS, RowRefused
 
 
 def user(content):

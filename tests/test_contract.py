@@ -13,9 +13,12 @@ import pytest
 import yaml
 from readmes import METHOD_FOLDERS, READMES, ROOT, shell_blocks
 
+from useful_code.converting.recipe import options_of, read_recipe
+from useful_code.sources.table import SOURCES
 from useful_code.tiny import save_tiny_model
 
 CONFIGS = [path for folder in METHOD_FOLDERS for path in sorted(folder.glob("*.yaml"))]
+MIXTURES = sorted((ROOT / "configs" / "mixtures").glob("*.yaml"))
 MODULES = sorted((ROOT / "useful_code").rglob("*.py"))
 TORCH_FREE = (
     "chat_pairs",
@@ -25,6 +28,7 @@ TORCH_FREE = (
     "user_errors",
     "known_truth.world",
     "convert_dataset",
+    "mix_datasets",
 )
 
 
@@ -73,6 +77,7 @@ def readme_commands() -> list[tuple[str, list[str]]]:
 def test_the_loops_below_find_something():
     assert len(METHOD_FOLDERS) == 1, "count the method folders anew"
     assert len(CONFIGS) == 6
+    assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8
 
@@ -158,6 +163,16 @@ def test_every_config_parses_against_its_script(config, monkeypatch):
     assert arguments.max_length == values["max_length"]
     header = config.read_text(encoding="utf-8").split("\nmodel_name_or_path")[0]
     assert str(config.relative_to(ROOT)) in header, "the header shows a command with this very file"
+
+
+@pytest.mark.parametrize("mixture", MIXTURES, ids=lambda path: path.name)
+def test_every_mixture_is_a_recipe_whose_sources_give_pairs(mixture):
+    recipe = read_recipe(mixture, {}, [])
+    for ingredient in recipe.ingredients:
+        assert SOURCES[ingredient.source].kind in ("pairs", "answers")
+        options_of(ingredient, recipe.seed)
+    header = mixture.read_text(encoding="utf-8").split("\nseed")[0]
+    assert f"--config {mixture.relative_to(ROOT)}" in header, "the header shows a command with this very file"
 
 
 @pytest.mark.parametrize(

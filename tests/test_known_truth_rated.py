@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from useful_code.chat_pairs import check_conversation
 from useful_code.known_truth.rated import OBJECTIVES, SCALES, SOURCES, make_rated, to_scale
 from useful_code.known_truth.world import World, utility
+from useful_code.rated_rows import check_rated
 from useful_code.user_errors import UserError
 
 SEED = 100
@@ -17,7 +17,7 @@ def test_without_noise_ratings_are_the_attributes_on_their_scales():
     """correctness 1 on 1..5 is 5, verbosity 2/3 on 0..4 is round(2.67) = 3."""
     assert to_scale(2 / 3, "verbosity") == 3
     for row in make_rated(World(), 500, SEED, rating_noise=0.0, verbosity_leak=0.0, gap_share=0.0):
-        check_conversation(row["messages"])
+        check_rated(row)
         attributes = row["truth"]["attributes"]
         assert row["truth"]["utility"] == utility(World(), row["truth"]["family"], attributes)
         for objective in OBJECTIVES:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from useful_code.known_truth.steps import finish_solution, label_steps, last_number, make_candidates, make_steps
 from useful_code.known_truth.text import LARGEST_NUMBER, split_words, vocabulary
 from useful_code.known_truth.world import World, part_of
+from useful_code.step_rows import check_steps
 from useful_code.user_errors import UserError
 
 SEED = 100
@@ -88,6 +89,7 @@ def test_candidates_share_a_problem_and_traps_win_the_majority():
 def test_a_faultless_completion_is_right_exactly_from_a_prefix_on_the_path(seed):
     """The definition of a Monte-Carlo step label (METHODS 7.2), for every prefix of a solution."""
     row = make_steps(LONG, 1, seed, error_rate=0.4)[0]
+    assert check_steps(row)["labels"] == [float(label) for label in row["labels"]]
     problem, rng = row["truth"]["problem"], np.random.default_rng(seed)
     for length, on_path in enumerate(row["truth"]["on_path"], start=1):
         finished = finish_solution(rng, problem, row["completions"][:length], error_rate=0.0)

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from useful_code.chat_pairs import REASONS, RowRefused
 from useful_code.read_rows import (
     RAW_CHARACTERS,
     RowCounts,
@@ -19,6 +18,7 @@ from useful_code.read_rows import (
     read_rows,
     report_counts,
 )
+from useful_code.reasons import REASONS, RowRefused
 from useful_code.user_errors import UserError
 
 
@@ -186,7 +186,7 @@ def test_what_datasets_saved_to_disk_is_read_with_its_splits(tmp_path):
         ("empty.jsonl", b"", "empty"),
         ("empty.parquet", b"", "empty"),
         ("blank.jsonl", b"\n \n", "holds no rows"),
-        ("rows.csv", b"a,b\n", "unknown suffix; give a file that ends in .jsonl"),
+        ("rows.txt", b"a,b\n", "unknown suffix; give a file that ends in .jsonl"),
         ("rows.pkl", b"cposix\nsystem\n", "unknown suffix"),
         ("object.json", b'{"data": []}', r"holds an object with the keys \['data'\], not a list"),
         ("lines.json", b'{"a": 1}\n{"a": 2}\n', "rename the file to .jsonl"),

@@ -16,8 +16,12 @@ from readmes import METHOD_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
 REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
-ADDED = {"eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl"}  # its default is a hub data set
-CONVERT = "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh.jsonl"
+ADDED = {  # what is read from the hub otherwise
+    "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
+    "mix_datasets.py": " --input hh_harmless=input/hh.jsonl helpsteer2=input/helpsteer2.jsonl math=input/math.jsonl"
+    " allenai/reward-bench=input/rewardbench.jsonl",
+}
+CONVERT = "python useful_code/convert_dataset.py --source hh_rlhf --input input/hh.jsonl --output pairs/hh"
 ON_A_GPU = ("configs/one_gpu.yaml", "configs/eight_gpu.yaml")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -81,15 +85,17 @@ def test_the_demo_learns(installed):
 
 
 def test_the_commands_of_the_main_readme(installed):
-    """Convert, train, score, RewardBench: each reads what the one before wrote."""
+    """Convert, train, score, RewardBench, then the data section: each reads what the one before wrote."""
     write_inputs(installed)
-    commands = block_with(ROOT / "README.md", "useful_code/convert_dataset.py")
-    for name, file in REPLACED.items():
-        assert name in commands
-        commands = commands.replace(name, file)
-    for script, flags in ADDED.items():
-        commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
-    run(f"{ACTIVATE}\n{commands}", installed)
+    for text in ("get_smollm2.py", "mix_datasets.py", "--source columns"):
+        commands = block_with(ROOT / "README.md", text)
+        for name, file in REPLACED.items():
+            commands = commands.replace(name, file)
+        for script, flags in ADDED.items():
+            commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
+        run(f"{ACTIVATE}\n{commands}", installed)
+    assert (installed / "runs" / "small" / "report.html").exists()
+    assert "40" in (installed / "pairs" / "mine" / "DATA_CARD.md").read_text(encoding="utf-8")
     scored = [json.loads(line) for line in (installed / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [len(row["scores"]) for row in scored] == [3, 1]
     assert "Score" in (installed / "bench_mark_eval.txt").read_text(encoding="utf-8")
@@ -124,7 +130,7 @@ def test_every_requirements_file_is_enough(folder, tmp_path):
     write_inputs(copy)
     run(
         f"{ACTIVATE}\n{CONVERT}\n"
-        f"python {folder.name}/{script.name} --model_name_or_path tiny --dataset pairs/hh.jsonl --output_dir out "
+        f"python {folder.name}/{script.name} --model_name_or_path tiny --dataset pairs/hh --output_dir out "
         "--gradient_accumulation_steps 1 --report_to none",
         copy,
     )
@@ -153,7 +159,24 @@ def write_inputs(folder: Path) -> None:
         for i, subset in enumerate(["alpacaeval-easy", "llmbar-natural", "donotanswer", "math-prm"])
     ]
     rows = [{"prompt": "2 + 2?", "responses": ["4", "5", "four"]}, {"prompt": "Hello", "responses": ["Hi."]}]
+    helpsteer = [
+        {"prompt": f"Write {i} lines.", "response_1": "a line", "response_2": f"{i} lines", "preference_strength": 3}
+        for i in range(40)
+    ]
+    answers = ("chosen_response", "rejected_response", "chosen_rating", "rejected_rating")
+    mathematics = [
+        {"instruction": f"{i} times two?"} | dict(zip(answers, (str(2 * i), str(2 * i + 1), 9, 5), strict=True))
+        for i in range(40)
+    ]
     (folder / "input").mkdir(exist_ok=True)
-    for path, content in (("input/hh", transcripts), ("input/rewardbench", table), ("rows", rows)):
+    lines = "".join(f'"What, exactly, is {i}?",{i} is a number,{i} is a letter\n' for i in range(40))
+    (folder / "mine.csv").write_text(f"question,good,bad\n{lines}", encoding="utf-8")
+    for path, content in (
+        ("input/hh", transcripts),
+        ("input/helpsteer2", helpsteer),
+        ("input/math", mathematics),
+        ("input/rewardbench", table),
+        ("rows", rows),
+    ):
         text = "".join(json.dumps(row) + "\n" for row in content)
         (folder / f"{path}.jsonl").write_text(text, encoding="utf-8")

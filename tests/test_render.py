@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from useful_code.chat_pairs import RowRefused
+from useful_code.reasons import RowRefused
 from useful_code.render import ensure_pad_token, read_template, render, render_within
 from useful_code.tiny import LLAMA3_TEMPLATE, STYLES, byte_tokenizer
 from useful_code.user_errors import UserError

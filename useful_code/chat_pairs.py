@@ -15,62 +15,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from useful_code.reasons import RowRefused
+
 Message = dict[str, str]
-
-REASONS = {
-    # the row as a whole
-    "not_an_object": "the row is not a JSON object",
-    "missing_key": "a required key is absent or null",
-    "wrong_type": "a value is not of the required type",
-    # one conversation
-    "no_messages": "a conversation has no message",
-    "unknown_role": "a role is none of system, user, assistant",
-    "role_order": "roles do not alternate user, assistant (one system message may come first)",
-    "odd_length": "a conversation ends with the wrong side's turn",
-    "empty_content": "a message is empty or only white space",
-    "invalid_unicode": "a message holds a lone surrogate, which is no valid text",
-    # the two conversations of a pair
-    "unequal_length": "chosen and rejected have different numbers of messages",
-    "system_differs": "the system message is not the same in chosen and rejected",
-    "history_differs": "a message before the last differs between chosen and rejected",
-    "equal_responses": "the two last messages are equal (white space at their ends aside)",
-    # optional columns
-    "bad_score": "chosen_score or rejected_score is not a finite number",
-    "bad_margin": "margin is not a finite number of at least 0",
-    "bad_label": "label is not a number between 0 and 1",
-    "bad_tie": "tie is not true or false, or is true beside a label other than 0.5",
-    # reading (see read_rows.py)
-    "malformed_json": "the line is not valid JSON",
-    "non_finite_number": "the line holds NaN or Infinity, which are not JSON",
-    "broken_utf8": "the text is not valid UTF-8",
-    "broken_gzip": "the compressed file is damaged or cut off here; what follows could not be read",
-    "broken_parquet": "the parquet file is damaged here; what follows could not be read",
-    # converting transcripts (see sources.py)
-    "no_turn_marker": "a transcript has no turn marker",
-    "text_before_first_turn": "a transcript has text before its first turn marker",
-    # rendering and training (see render.py and the recipes)
-    "template_refused": "the model's chat template refuses the conversation",
-    "end_of_turn_lost": "the rendered conversation does not end as the template ends a turn",
-    "over_max_length": "a side is longer than the limit; the pair is dropped whole, no side is cut",
-    "tie": "the pair is a tie and ties are dropped",
-    "no_margin": "a margin was asked for, but the row has neither a margin nor two scores",
-    # choosing among good pairs (see pair_choice.py)
-    "exact_duplicate": "an earlier row has the same prompt, chosen and rejected",
-    "contradictory_duplicate": "another row has the same two responses in the other order; both are dropped",
-    "over_prompt_limit": "its prompt has more pairs than --max_pairs_per_prompt allows",
-}
-
-
-class RowRefused(Exception):
-    """A row that cannot be used: `reason` is a key of `REASONS`, `detail` says where in the row and what."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(reason, detail)  # both arguments, so that it survives pickling between processes
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def check_conversation(messages: Any, where: str = "conversation", ends_with: str = "assistant") -> list[Message]:
@@ -126,7 +73,7 @@ def check_pair(row: Any) -> dict[str, Any]:
     1.0
     >>> check_pair({"chosen": [question, good], "rejected": [question, good]})
     Traceback (most recent call last):
-    useful_code.chat_pairs.RowRefused: equal_responses: the last messages are equal
+    useful_code.reasons.RowRefused: equal_responses: the last messages are equal
     """
     if not isinstance(row, dict):
         raise RowRefused("not_an_object", f"the row is {type(row).__name__}")
@@ -267,10 +214,14 @@ def split_by_prompt(
     train: list[dict[str, Any]] = []
     held_out: list[dict[str, Any]] = []
     for row in rows:
-        digest = hashlib.blake2b(f"{seed}:{prompt_key(prompt_of(row))}".encode(), digest_size=8).digest()
-        uniform = int.from_bytes(digest, "big") / 2**64  # 0 <= uniform < 1
-        (held_out if uniform < held_out_share else train).append(row)
+        (held_out if is_held_out(prompt_key(prompt_of(row)), held_out_share, seed) else train).append(row)
     return train, held_out
+
+
+def is_held_out(key: str, held_out_share: float, seed: int) -> bool:
+    """True for the share of prompt keys that `split_by_prompt` holds out with this seed."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < held_out_share  # 0 <= left side < 1
 
 
 def drop_prompts(

@@ -12,9 +12,10 @@ it stopped.
 import argparse
 from pathlib import Path
 
-from useful_code.chat_pairs import RowRefused
+from useful_code.data_set_reader import is_saved_data_set
 from useful_code.processes import start_processes
-from useful_code.read_rows import is_saved_data_set, list_files, read_rows
+from useful_code.read_rows import list_files, read_rows
+from useful_code.reasons import RowRefused
 from useful_code.render import Template, render
 from useful_code.rewardbench import check_rows, score_table
 from useful_code.rewardbench_files import append_record, format_table, record_paths, write_outputs, write_results

@@ -1,11 +1,12 @@
 """Reading rows from files, folders and the hub, so that every row is either used or accounted for.
 
-A source is a file (`.jsonl`, `.json`, both also with `.gz`, `.parquet`), a folder (all such files in it and
-below, in sorted order; or what `datasets.save_to_disk` wrote), or the name of a data set on the hub
+A source is a file (`.jsonl`, `.json`, `.csv`, `.tsv`, all also with `.gz`; `.parquet`), a folder (all such files in
+it and below, in sorted order; or what `datasets.save_to_disk` wrote), or the name of a data set on the hub
 ("owner/name"). No pickle is ever loaded. A broken row costs one row, never the file:
 
 - `.jsonl`: line by line, in constant memory. Blank lines and a byte-order mark at the head are ignored.
 - `.json`: one list of objects, read whole; rows are numbered from 1.
+- `.csv`, `.tsv`: record by record; the first line names the columns.
 - `.parquet`: batch by batch.
 - a `.gz` that is cut off gives all rows before the break, and the break counts as one refused row.
 """
@@ -19,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from useful_code.chat_pairs import RowRefused, check_pair
-from useful_code.row_readers import SUFFIXES, ReadRow, is_hub_name, is_saved_data_set, read_data_set, read_file
+from useful_code.chat_pairs import check_pair
+from useful_code.data_set_reader import is_hub_name, is_saved_data_set, read_data_set
+from useful_code.reasons import RowRefused
+from useful_code.row_readers import SUFFIXES, ReadRow, UnparsedLine, parsed, read_file
 from useful_code.user_errors import UserError
 
 RAW_CHARACTERS = 2000  # of a refused row that are written out; enough to recognise it
@@ -46,17 +49,23 @@ class RowCounts:
 
 
 def read_rows(source: str | os.PathLike, split: str | None = None) -> Iterator[ReadRow]:
-    """Yield every row of `source` with its location, as a dict or as a `RowRefused`.
+    """Yield every row of `source` with its location, as a dict or as a `RowRefused`; see `read_unparsed`."""
+    return map(parsed, read_unparsed(source, split))
+
+
+def read_unparsed(
+    source: str | os.PathLike, split: str | None = None, **load_options: Any
+) -> Iterator[ReadRow | UnparsedLine]:
+    """Yield every row of `source` with its location; lines of JSON are left to `parsed`.
 
     `split` names a part of a hub or `save_to_disk` data set; None takes the only one there is, or "train".
+    `load_options` of a hub data set go to `datasets.load_dataset` (name, data_dir, revision, streaming).
     Raises `UserError` at once for a source that does not exist, is empty or has an unknown suffix, and
     while reading for a `.json` or `.parquet` file that cannot be parsed at all.
     """
     path = Path(source)
-    if is_saved_data_set(path):
-        return read_data_set(str(source), split, on_disk=True)
-    if not path.exists() and is_hub_name(str(source)):
-        return read_data_set(str(source), split, on_disk=False)
+    if is_saved_data_set(path) or (not path.exists() and is_hub_name(str(source))):
+        return read_data_set(str(source), split, **load_options)
     files = list_files(source)
     if split is not None:
         raise UserError(f"{source}: only hub data sets have splits ({split!r}); name the file instead")
@@ -77,6 +86,13 @@ def list_files(source: str | os.PathLike) -> list[Path]:
         )
         if not files:
             raise UserError(f"{source}: no file in this folder ends in {', '.join(SUFFIXES)}")
+        splits = {folder for file in files for folder in file.parents if path in folder.parents}
+        for folder in sorted(splits):
+            if folder.name == "train" and folder.with_name("held_out") in splits:
+                raise UserError(
+                    f"{folder.parent}: holds a training split and a held-out split, which must not be read as one; "
+                    f"name {folder} or {folder.with_name('held_out')}"
+                )
     else:
         if not path.exists():
             raise UserError(f"{source}: no such file or folder")
@@ -186,12 +202,17 @@ def open_refused(refused_path: str | os.PathLike | None) -> IO[str]:
 
 
 def write_refused(refused_file: IO[str], read_row: ReadRow, refused: RowRefused) -> None:
-    """Write one refused row as a line of JSON; `raw` is cut short, `raw_characters` is its whole length."""
+    """Write one refused row as a line of JSON."""
+    refused_file.write(json.dumps(refused_record(read_row, refused), ensure_ascii=False) + "\n")
+
+
+def refused_record(read_row: ReadRow, refused: RowRefused) -> dict[str, Any]:
+    """What is written of a refused row; `raw` is cut short, `raw_characters` is its whole length."""
     raw = read_row.raw
     if raw is None:
         row = None if isinstance(read_row.row, RowRefused) else read_row.row
         raw = "" if row is None else json.dumps(row, ensure_ascii=False, default=str)
-    record = {
+    return {
         "file": read_row.file,
         "line": read_row.number,
         "reason": refused.reason,
@@ -199,4 +220,3 @@ def write_refused(refused_file: IO[str], read_row: ReadRow, refused: RowRefused)
         "raw": raw[:RAW_CHARACTERS],
         "raw_characters": len(raw),
     }
-    refused_file.write(json.dumps(record, ensure_ascii=False) + "\n")

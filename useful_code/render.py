@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from useful_code.chat_pairs import RowRefused
+from useful_code.reasons import RowRefused
 from useful_code.user_errors import UserError
 
 logger = logging.getLogger(__name__)

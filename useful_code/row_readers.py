@@ -2,20 +2,18 @@
 
 import gzip
 import json
-import re
-import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from useful_code.chat_pairs import RowRefused
+from useful_code.reasons import RowRefused
+from useful_code.table_reader import GZIP_ERRORS, read_table
 from useful_code.user_errors import UserError
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", *TABLE_SUFFIXES)
 PARQUET_BATCH_ROWS = 256
-
-_GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+DEEPEST = 500  # lists and objects inside each other; the parser's own limit depends on who calls it
 
 
 class ReadRow(NamedTuple):
@@ -27,7 +25,15 @@ class ReadRow(NamedTuple):
     raw: str | None  # the line as it was read, or None where the source has no lines
 
 
-def read_file(path: Path) -> Iterator[ReadRow]:
+class UnparsedLine(NamedTuple):
+    """A line of a `.jsonl` file, to be parsed by `parsed`, perhaps in another process."""
+
+    file: str
+    number: int
+    line: bytes
+
+
+def read_file(path: Path) -> Iterator[ReadRow | UnparsedLine]:
     """Yield the rows of one file by its suffix; `UserError` if the file as a whole cannot be read."""
     name = path.name
     try:
@@ -35,24 +41,28 @@ def read_file(path: Path) -> Iterator[ReadRow]:
             yield from _read_parquet(path)
         elif name.endswith((".json", ".json.gz")):
             yield from _read_json(path)
+        elif name.endswith(TABLE_SUFFIXES):
+            with open_binary(path) as binary:
+                for number, row, raw in read_table(path, binary):
+                    yield ReadRow(str(path), number, row, raw)
         else:
             yield from _read_json_lines(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _open_binary(path: Path) -> Any:
+def open_binary(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.endswith(".gz") else open(path, "rb")
 
 
-def _read_json_lines(path: Path) -> Iterator[ReadRow]:
+def _read_json_lines(path: Path) -> Iterator[ReadRow | UnparsedLine]:
     number = 0
-    with _open_binary(path) as handle:
+    with open_binary(path) as handle:
         lines = iter(handle)
         while True:
             try:
                 line = next(lines, None)
-            except _GZIP_ERRORS as error:
+            except GZIP_ERRORS as error:
                 yield ReadRow(str(path), number + 1, RowRefused("broken_gzip", str(error)), None)
                 return
             if line is None:
@@ -62,24 +72,41 @@ def _read_json_lines(path: Path) -> Iterator[ReadRow]:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             line = line.strip()
             if line:
-                yield _parse_line(str(path), number, line)
+                yield UnparsedLine(str(path), number, line)
 
 
-def _parse_line(file: str, number: int, line: bytes) -> ReadRow:
+def parsed(row: ReadRow | UnparsedLine, allow_nan: bool = False) -> ReadRow:
+    """The row itself, or the line as JSON; a line that is no JSON object becomes a refused row.
+
+    NaN and Infinity are refused unless `allow_nan`, for raw data that pandas wrote: there NaN means "nothing here".
+    """
+    if isinstance(row, ReadRow):
+        return row
+    file, number, line = row
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raw = line.decode("utf-8", errors="backslashreplace")
         return ReadRow(file, number, RowRefused("broken_utf8", f"byte {error.start}: {error.reason}"), raw)
     try:
-        row = _decoder.decode(text)
+        row = (_lenient_decoder if allow_nan else _decoder).decode(text)
     except RowRefused as refused:
         return ReadRow(file, number, refused, text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
         return ReadRow(file, number, RowRefused("malformed_json", str(error)), text)
     if not isinstance(row, dict):
         return ReadRow(file, number, RowRefused("not_an_object", f"the line is {type(row).__name__}"), text)
+    if line.count(b"[") + line.count(b"{") > DEEPEST and _is_too_deep(row):
+        return ReadRow(file, number, RowRefused("malformed_json", f"nested deeper than {DEEPEST} levels"), text)
     return ReadRow(file, number, row, text)
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        children = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for group in children for child in group if isinstance(child, dict | list)]
+    return bool(level)
 
 
 def _refuse_constant(name: str) -> None:
@@ -87,13 +114,14 @@ def _refuse_constant(name: str) -> None:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_lenient_decoder = json.JSONDecoder()
 
 
-def _read_json(path: Path) -> Iterator[ReadRow]:
+def _read_json(path: Path) -> Iterator[ReadRow | UnparsedLine]:
     try:
-        with _open_binary(path) as handle:
+        with open_binary(path) as handle:
             content = handle.read()
-    except _GZIP_ERRORS as error:
+    except GZIP_ERRORS as error:
         raise UserError(f"{path}: the compressed file is damaged ({error})") from error
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
     try:
@@ -109,7 +137,13 @@ def _read_json(path: Path) -> Iterator[ReadRow]:
             f"{path}: holds {found}, not a list of rows. Save the list itself, or one row per line (.jsonl)"
         )
     for number, row in enumerate(rows, start=1):
+        if _is_too_deep(row):
+            yield ReadRow(str(path), number, RowRefused("malformed_json", f"nested deeper than {DEEPEST} levels"), None)
+            continue
         problem = _problem_of_parsed(row)
+        if problem and problem.reason == "non_finite_number":
+            yield UnparsedLine(str(path), number, json.dumps(row).encode())  # `parsed` decides
+            continue
         raw = json.dumps(row, ensure_ascii=False) if problem else None
         yield ReadRow(str(path), number, problem or row, raw)
 
@@ -156,45 +190,12 @@ def _read_parquet(path: Path) -> Iterator[ReadRow]:
 
 
 def _batch_rows(batch: Any) -> list[Any]:
-    """The rows of a parquet batch; if one text is not UTF-8, row by row, so that only that row is refused."""
+    """The rows of a parquet batch; if one cannot be read out, row by row, so that only that row is refused."""
     try:
         return batch.to_pylist()
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
+    except (ValueError, OverflowError, KeyError) as error:  # of one value: text, a date that Python does not have, ...
+        if batch.num_rows > 1:
+            return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
+        if isinstance(error, UnicodeDecodeError):
             return [RowRefused("broken_utf8", f"byte {error.start} of a text: {error.reason}")]
-        return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
-
-
-def is_hub_name(source: str) -> bool:
-    """True for "owner/name" without a suffix of ours: what may be a data set on the hub."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source) is not None and not source.endswith(SUFFIXES)
-
-
-def is_saved_data_set(path: Path) -> bool:
-    """True for a folder that `datasets.save_to_disk` wrote."""
-    return path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists())
-
-
-def read_data_set(source: str, split: str | None, on_disk: bool) -> Iterator[ReadRow]:
-    """Yield the rows of a hub data set, or of one that `save_to_disk` wrote; memory-mapped, not loaded."""
-    import datasets
-
-    if not on_disk:
-        print(f"{source} is no path here; asking the hub for a data set of that name", file=sys.stderr)
-    try:
-        loaded = datasets.load_from_disk(source) if on_disk else datasets.load_dataset(source)
-    except Exception as error:  # the library and the network raise many kinds
-        what = "cannot be loaded" if on_disk else "no such file or folder, and not loadable from the hub"
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{source}: {what} ({type(error).__name__}: {first_line})") from error
-    name = source
-    if isinstance(loaded, datasets.DatasetDict):
-        names = list(loaded)
-        chosen = split or (names[0] if len(names) == 1 else "train")
-        if chosen not in names:
-            raise UserError(f"{source}: no split {chosen!r}; it has {', '.join(names)}")
-        loaded, name = loaded[chosen], f"{source}/{chosen}"
-    elif split is not None:
-        raise UserError(f"{source}: holds one data set without named splits; leave the split out")
-    for number, row in enumerate(loaded, start=1):
-        yield ReadRow(name, number, row, None)
+        return [RowRefused("wrong_type", f"a value cannot be read out: {error}")]

@@ -25,10 +25,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from useful_code.atomic_write import write_atomically
-from useful_code.chat_pairs import RowRefused, check_conversation, check_pair
+from useful_code.chat_pairs import check_conversation, check_pair
 from useful_code.prefix_attention import positions_depend_on_batch
 from useful_code.processes import start_processes
 from useful_code.read_rows import load_checked, report_counts
+from useful_code.reasons import RowRefused
 from useful_code.render import Template, ensure_pad_token, read_template, render_within
 from useful_code.reward_model import load_reward_model, load_tokenizer
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad

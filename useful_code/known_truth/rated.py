@@ -47,7 +47,8 @@ def make_rated(
     verbosity_leak: float = 0.3,
     gap_share: float = 0.1,
 ) -> list[dict]:
-    """Rated answers: `messages`, `ratings` (objective to whole number or None), `source`, `truth`.
+    """Rated answers as in rated_rows.py: `messages`, `ratings` (objective to whole number or None), `scales`, `source`;
+    and `truth`.
 
     None stands where the source does not rate the objective, and for `gap_share` of the rest. Sources are drawn
     independently of the prompt's family. `truth` has family, question, attributes and utility.
@@ -76,7 +77,9 @@ def make_rated(
         )
         truth: dict = {"family": prompt.family, "question": prompt.question, "attributes": attributes}
         truth["utility"] = true_utility(world, prompt.family, attributes)
-        rows.append({"messages": [user, assistant], "ratings": ratings, "source": source, "truth": truth})
+        scales = {objective: list(scale) for objective, scale in SCALES.items()}
+        row = {"messages": [user, assistant], "ratings": ratings, "scales": scales, "source": source, "truth": truth}
+        rows.append(row)
     return rows
 
 

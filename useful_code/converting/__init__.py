@@ -1,0 +1,1 @@
+"""The parts of `convert_dataset.py` and `mix_datasets.py`."""

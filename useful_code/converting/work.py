@@ -1,0 +1,66 @@
+"""The output folder of a conversion, and the work folder in it that lets an interrupted one go on."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from useful_code.atomic_write import write_atomically
+from useful_code.converting.inputs import sha256_of
+from useful_code.user_errors import UserError
+
+WORK_FOLDER = ".unfinished"  # hidden: no reader takes it for data
+
+
+def output_folder(output: str | os.PathLike) -> Path:
+    """The output as a folder, made if it is not there. Raises `UserError`."""
+    path = Path(output)
+    if path.suffix in (".jsonl", ".parquet", ".json", ".csv", ".gz") or path.is_file():
+        raise UserError(f"{output}: the output is a folder; name one, without a suffix (--format chooses the files)")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error.strerror})") from error
+    return path
+
+
+def fingerprint(plan: dict[str, Any]) -> str:
+    """A hash of all that decides the bytes of an output: the plan, and the code of `useful_code`."""
+    return hashlib.sha256(json.dumps({**plan, "code": _hash_of_code()}, default=str).encode()).hexdigest()
+
+
+def finished_card(output: Path, made_from: str) -> dict[str, Any] | None:
+    """The card of `output` if it was made from this fingerprint and all its files are as they were."""
+    try:
+        card = json.loads((output / "card.json").read_text(encoding="utf-8"))
+        whole = all(sha256_of(output / entry["file"]) == entry["sha256"] for entry in card["files"])
+        return card if card["made_from"] == made_from and whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def start_work(output: Path, made_from: str) -> Path:
+    """The work folder: the one that an interrupted run with the same fingerprint left, or a new one."""
+    work = output / WORK_FOLDER
+    try:
+        found = (work / "made_from").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        found = None
+    if found == made_from:
+        finished = len(list(work.glob("part-*.json")))
+        print(f"{output}: going on after {finished} finished part{'s' * (finished != 1)}", file=sys.stderr)
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        write_atomically(work / "made_from", made_from)
+    return work
+
+
+def _hash_of_code() -> str:
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
