@@ -76,6 +76,8 @@ def list_files(source: str | os.PathLike) -> list[Path]:
     """The data files of a file or folder, sorted. Raises `UserError` where there is nothing to read."""
     path = Path(source)
     if path.is_dir():
+        if (path / "train").is_dir() and (path / "held_out").is_dir():
+            raise UserError(f"{source}: holds train/ and held_out/; name one of them, so that they are not mixed up")
         files = sorted(
             file
             for file in path.rglob("*")
