@@ -47,9 +47,9 @@ def whole_command(num_rows: int, num_proc: int, folder: Path) -> dict:
         for row, _ in hh_rows(num_rows, seed=1, shares=Planted(exact=EXACT_PER_1000)):
             file.write(json.dumps(row) + "\n")
     command = [sys.executable, str(ROOT / "useful_code" / "convert_dataset.py"), "--source", "hh_rlhf", "--input"]
-    command += [str(raw), "--output", str(folder / f"pairs-{num_rows}"), "--num_proc", str(num_proc)]
+    command += [str(raw), "--output", str(folder / f"pairs-{num_rows}-{num_proc}"), "--num_proc", str(num_proc)]
     seconds, peak = peak_of_command(command)
-    card = json.loads((folder / f"pairs-{num_rows}" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((folder / f"pairs-{num_rows}-{num_proc}" / "card.json").read_text(encoding="utf-8"))
     return {
         "rows": num_rows,
         "num_proc": num_proc,

@@ -6,8 +6,9 @@
         --output pairs/mine
 
 The output is a folder: `train-00000-of-00001.parquet` and so on (or `.jsonl`), `refused_rows.jsonl`, `card.json` and
-`DATA_CARD.md`. Memory does not grow with the input. What is finished survives an interruption: the same command goes
-on from the last finished part and ends in the same bytes, for any --num_proc.
+`DATA_CARD.md`. Memory does not grow with the input (where rows of one prompt must be brought together, it holds a 64th
+of them). What is finished survives an interruption: the same command goes on from the last finished part and ends in
+the same bytes, for any --num_proc.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Command: several preference data sets -> one mixture to train on, as a recipe says.
 
     python useful_code/mix_datasets.py --config configs/mixtures/small.yaml --output pairs/small
-    python useful_code/mix_datasets.py --config mine.yaml --output pairs/mine --decontaminate allenai/reward-bench \
+    python useful_code/mix_datasets.py --config mine.yaml --output pairs/mine --decontaminate my_evaluation.jsonl \
         --input hh=downloads/hh.jsonl
 
 The recipe (configs/mixtures/*.yaml) names the sources, raw or converted, and how many pairs each gives. Raw ones are

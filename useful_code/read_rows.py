@@ -76,8 +76,6 @@ def list_files(source: str | os.PathLike) -> list[Path]:
     """The data files of a file or folder, sorted. Raises `UserError` where there is nothing to read."""
     path = Path(source)
     if path.is_dir():
-        if (path / "train").is_dir() and (path / "held_out").is_dir():
-            raise UserError(f"{source}: holds train/ and held_out/; name one of them, so that they are not mixed up")
         files = sorted(
             file
             for file in path.rglob("*")
@@ -91,10 +89,8 @@ def list_files(source: str | os.PathLike) -> list[Path]:
         splits = {folder for file in files for folder in file.parents if path in folder.parents}
         for folder in sorted(splits):
             if folder.name == "train" and folder.with_name("held_out") in splits:
-                raise UserError(
-                    f"{folder.parent}: holds a training split and a held-out split, which must not be read as one; "
-                    f"name {folder} or {folder.with_name('held_out')}"
-                )
+                where = f"{folder.parent} holds train/ and held_out/"
+                raise UserError(f"{source}: {where}; name one of them, so that they are not mixed up")
     else:
         if not path.exists():
             raise UserError(f"{source}: no such file or folder")

@@ -95,37 +95,45 @@ def write_report(
         parts.append(f'<div class="tiles">{"".join(tiles)}</div>')
     if figures:
         parts.append('<h2>Pictures</h2>\n<div class="pictures">')
-    for picture in figures:
-        png = _png(picture.figure)
-        write_atomically(output_dir / f"{picture.name}.png", png)
-        caption, data = escape(picture.caption), base64.b64encode(png).decode("ascii")
-        # Shown at the size it was drawn for; the PNG has more pixels, for sharp screens and print.
-        width = round(96 * picture.figure.get_figwidth())
-        parts.append(
-            f'<figure><img width="{width}" alt="{caption}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+    parts += [picture_html(picture, output_dir) for picture in figures]
     if figures:
         parts.append("</div>")
     if tables:
         parts.append("<h2>Numbers</h2>")
-    parts += [_table_html(table) for table in tables]
+    parts += [table_html(table) for table in tables]
     if commands:
         parts.append(f"<h2>Use it</h2><pre>{escape(commands)}</pre>")
     if notes:
         parts.append("<h2>Notes</h2>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
-    page = (
+    path = output_dir / "report.html"
+    write_atomically(path, page_html(title, parts))
+    return path
+
+
+def page_html(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A whole page around parts of HTML; `style` is added to the common one."""
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    path = output_dir / "report.html"
-    write_atomically(path, page)
-    return path
+
+
+def picture_html(picture: Picture, folder: Path) -> str:
+    """A picture as a part of a page; it is also written to `folder` as a PNG file."""
+    png = _png(picture.figure)
+    write_atomically(folder / f"{picture.name}.png", png)
+    caption, data = escape(picture.caption), base64.b64encode(png).decode("ascii")
+    # Shown at the size it was drawn for; the PNG has more pixels, for sharp screens and print.
+    width = round(96 * picture.figure.get_figwidth())
+    return (
+        f'<figure><img width="{width}" alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def _png(figure: "Figure") -> bytes:
@@ -135,7 +143,8 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _table_html(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """A table as a part of a page, everything in it escaped."""
     wrong = [row for row in table.rows if len(row) != len(table.header)]
     if wrong:
         raise ValueError(f"table '{table.caption}': {len(table.header)} columns, but a row has {len(wrong[0])}")

@@ -37,7 +37,7 @@ def training_curves(
     says how many there were. With more than 40 points the raw values are pale and a running mean is drawn over them.
     """
     present = [key for key in curves if any(key in entry or f"eval_{key}" in entry for entry in log_history)]
-    figure = _new_figure(width=3.7 * max(1, len(present)), height=3.6)
+    figure = new_figure(width=3.7 * max(1, len(present)), height=3.6)
     legend: dict[str, Any] = {}  # label -> handle, one for all panels
     for i, key in enumerate(present):
         axes = figure.add_subplot(1, len(present), i + 1)
@@ -61,14 +61,14 @@ def training_curves(
                 eval_steps, eval_values, color=VERMILION, linewidth=1.8, marker="s", markersize=4, label="evaluation"
             )
         axes.locator_params(axis="x", integer=True)
-        _finish(axes, title=title, xlabel="optimizer step", ylabel=unit)
+        finish(axes, title=title, xlabel="optimizer step", ylabel=unit)
         if num_bad + num_bad_eval:
             _corner_note(axes, f"not drawn because not finite: {num_bad + num_bad_eval}")
         legend |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if present:
         figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     else:
-        _say_empty(figure, "the log has no training curve")
+        say_empty(figure, "the log has no training curve")
     return figure
 
 
@@ -77,16 +77,16 @@ def reward_histograms(panels: Mapping[str, tuple[metrics.Values, metrics.Values]
 
     Panels have their own reward axis: a fresh head spreads rewards far less than a trained one.
     """
-    figure = _new_figure(width=4.9 * max(1, len(panels)), height=3.4)
+    figure = new_figure(width=4.9 * max(1, len(panels)), height=3.4)
     if not panels:
-        _say_empty(figure, "no rewards")
+        say_empty(figure, "no rewards")
     for i, (name, (chosen, rejected)) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1)
         chosen, rejected = np.asarray(chosen, dtype=float), np.asarray(rejected, dtype=float)  # (B,), (B,)
         both = np.concatenate([chosen, rejected])
         if len(both) == 0:
-            _finish(axes, title=name, xlabel="reward", ylabel="responses (%)")
-            _say_empty(axes, "no rewards")
+            finish(axes, title=name, xlabel="reward", ylabel="responses (%)")
+            say_empty(axes, "no rewards")
             continue
         edges = np.histogram_bin_edges(both, bins=int(np.clip(2 * len(both) ** 0.4, 5, 50)))
         for rewards, color, label in ((rejected, VERMILION, "rejected"), (chosen, BLUE, "chosen")):
@@ -101,7 +101,7 @@ def reward_histograms(panels: Mapping[str, tuple[metrics.Values, metrics.Values]
         axes.plot([], [], color=DARK, linewidth=1.2, linestyle="--", label="means")
         accuracy = metrics.pair_accuracy(chosen - rejected) if len(chosen) == len(rejected) else float("nan")
         title = name[:1].upper() + name[1:] + (f": {100 * accuracy:.1f} % of pairs right" if isfinite(accuracy) else "")
-        _finish(axes, title=title, xlabel="reward (logit)", ylabel="responses (%)")
+        finish(axes, title=title, xlabel="reward (logit)", ylabel="responses (%)")
         axes.margins(y=0.12)
         handles, labels = axes.get_legend_handles_labels()
         order = [labels.index(label) for label in ("chosen", "rejected", "means")]
@@ -117,7 +117,7 @@ def reliability_diagram(margins: metrics.Values, num_bins: int = 10) -> "Figure"
     """
     confidence, correct = metrics.preference_confidence(margins)  # (B,), (B,)
     bins = metrics.reliability_bins(confidence, correct, num_bins, lowest=0.5)
-    figure = _new_figure(width=4.7, height=4.7)
+    figure = new_figure(width=4.7, height=4.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     bottom = 0.5
     upper.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
@@ -140,16 +140,16 @@ def reliability_diagram(margins: metrics.Values, num_bins: int = 10) -> "Figure"
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         bottom = min(bottom, float(ends.min()))  # room below 0.5 only where a bin needs it
     else:
-        _say_empty(lower, "no pairs")
+        say_empty(lower, "no pairs")
     upper.set(ylim=(bottom - 0.03, 1.02), xlim=(0.49, 1.01))
     error = metrics.expected_calibration_error(confidence, correct, num_bins, lowest=0.5)
     title = f"Calibration error (ECE) {error:.3f}, {len(confidence):,} pairs" if len(used) else "Calibration"
-    _finish(upper, title=title, xlabel="", ylabel="share of pairs right")
+    finish(upper, title=title, xlabel="", ylabel="share of pairs right")
     widths = np.diff(bins["edges"])
     bars = lower.bar(bins["edges"][:-1], bins["counts"], width=0.9 * widths, align="edge", color=BLUE, alpha=0.55)
     lower.bar_label(bars, labels=[f"{n:,}" if n else "" for n in bins["counts"]], fontsize=7, padding=1)
     lower.margins(y=0.25)
-    _finish(lower, title="", xlabel="confidence: sigmoid of |margin|", ylabel="pairs")
+    finish(lower, title="", xlabel="confidence: sigmoid of |margin|", ylabel="pairs")
     return figure
 
 
@@ -163,7 +163,7 @@ def reward_against_length(
     """Scatter of every response with the median reward per tenth of the lengths; both correlations in the title."""
     rewards = np.concatenate([np.asarray(chosen_rewards, float), np.asarray(rejected_rewards, float)])  # (S,)
     lengths = np.concatenate([np.asarray(chosen_lengths, float), np.asarray(rejected_lengths, float)])  # (S,)
-    figure = _new_figure(width=4.7, height=4.7)
+    figure = new_figure(width=4.7, height=4.7)
     axes = figure.add_subplot()
     title = "Reward and length"
     if len(rewards):
@@ -192,13 +192,16 @@ def reward_against_length(
             if handle is not None:
                 handle.set_alpha(1)
     else:
-        _say_empty(axes, "no responses")
-    _finish(axes, title=title, xlabel=f"response length ({unit})", ylabel="reward (logit)")
+        say_empty(axes, "no responses")
+    finish(axes, title=title, xlabel=f"response length ({unit})", ylabel="reward (logit)")
     return figure
 
 
-def _new_figure(width: float, height: float) -> "Figure":
-    """Sizes in inches. A bare Figure draws with Agg into a file and never opens a window."""
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure in the style of all others; sizes in inches.
+
+    A bare Figure draws with Agg into a file and never opens a window.
+    """
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -208,7 +211,8 @@ def _new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
 
 
-def _finish(axes: "Axes", title: str, xlabel: str, ylabel: str) -> None:
+def finish(axes: "Axes", title: str, xlabel: str, ylabel: str) -> None:
+    """Title, labels and the common look of axes that are drawn."""
     axes.set_title(title, fontsize=10, color=DARK, loc="left")
     axes.set_xlabel(xlabel, fontsize=9, color=DARK)
     axes.set_ylabel(ylabel, fontsize=9, color=DARK)
@@ -219,8 +223,8 @@ def _finish(axes: "Axes", title: str, xlabel: str, ylabel: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _say_empty(where: Any, text: str) -> None:
-    """On a figure or on axes."""
+def say_empty(where: Any, text: str) -> None:
+    """Instead of data, on a figure or on axes."""
     place = {} if not hasattr(where, "transAxes") else {"transform": where.transAxes}
     where.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=10, **place)
 

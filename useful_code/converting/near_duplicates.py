@@ -3,7 +3,8 @@
 Two pairs are near-duplicates if their prompts, their chosen and their rejected answers all have a Jaccard similarity of
 at least the threshold, over sets of word 5-grams. So a long shared prompt alone makes no duplicate: the six pairs of
 four answers to one prompt stay. If instead the chosen of one is like the rejected of the other and vice versa, the two
-contradict each other. The signatures only propose candidates; what is dropped was compared exactly.
+contradict each other. A tie is like ties only, whichever way round. The signatures only propose candidates; what is
+dropped was compared exactly.
 """
 
 from collections import defaultdict
@@ -14,14 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import rensa
 
-from useful_code.chat_pairs import prompt_of
-from useful_code.converting.word_ngrams import ngram_hashes
+from useful_code.chat_pairs import is_tie, prompt_of
+from useful_code.converting.word_ngrams import ngram_hashes, words_of
 
 NGRAM = 5
 NUM_PERMUTATIONS = 128
 RECALL = 0.99  # of pairs exactly at the threshold that become candidates; above it more do
 MOST_COMPARED = 50  # unlike rows of one bucket that a row is compared with; keeps a bucket of k rows from k * k work
 _SIDES = np.array([1, 2], np.uint64)  # prompts and answers never count as shared words
+_TIE = np.uint64(0x5555555555555555)  # nor do those of a tie and of a pair that has a winner
 
 
 class NearDuplicate(NamedTuple):
@@ -53,8 +55,11 @@ def signatures(pairs: Sequence[dict[str, Any]], threshold: float) -> dict[str, n
     texts = []
     for pair in pairs:
         texts.append("\n".join(message["content"] for message in prompt_of(pair)))
-        texts += [pair[side][-1]["content"] for side in ("chosen", "rejected")]
+        answers = [pair[side][-1]["content"] for side in ("chosen", "rejected")]
+        texts += sorted(answers, key=words_of) if is_tie(pair) else answers
     hashes, offsets = ngram_hashes(texts, NGRAM)
+    marks = np.where(np.array([is_tie(pair) for pair in pairs], bool), _TIE, np.uint64(0))
+    hashes = hashes ^ np.repeat(marks, np.diff(offsets[::3]))
     sets = [
         np.unique((hashes[a:b] >> np.uint64(32)).astype(np.uint32)) for a, b in zip(offsets, offsets[1:], strict=False)
     ]
