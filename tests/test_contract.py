@@ -29,6 +29,7 @@ TORCH_FREE = (
     "known_truth.world",
     "convert_dataset",
     "mix_datasets",
+    "inspect_dataset",
 )
 
 

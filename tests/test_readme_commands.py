@@ -95,6 +95,7 @@ def test_the_commands_of_the_main_readme(installed):
             commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
         run(f"{ACTIVATE}\n{commands}", installed)
     assert (installed / "runs" / "small" / "report.html").exists()
+    assert "pairs/small/DATA_CARD.md" in (installed / "runs/look-small/report.html").read_text(encoding="utf-8")
     assert "40" in (installed / "pairs" / "mine" / "DATA_CARD.md").read_text(encoding="utf-8")
     scored = [json.loads(line) for line in (installed / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [len(row["scores"]) for row in scored] == [3, 1]

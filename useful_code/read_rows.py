@@ -109,7 +109,20 @@ def checked_rows(
     refused_path: str | os.PathLike | None = None,
     split: str | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Yield `check(row)` for every row that passes, in constant memory; `counts` is updated on the way.
+    """Yield `check(row)` for every row that passes; see `checked_with_place`."""
+    with closing(checked_with_place(source, counts, check, refused_path, split)) as good_rows:
+        for _, row in good_rows:
+            yield row
+
+
+def checked_with_place(
+    source: str | os.PathLike,
+    counts: RowCounts,
+    check: Callable[[Any], dict[str, Any]] = check_pair,
+    refused_path: str | os.PathLike | None = None,
+    split: str | None = None,
+) -> Generator[tuple[ReadRow, dict[str, Any]], None, None]:
+    """Yield every row that passes, as it was read and as `check(row)`, in constant memory; `counts` is kept up to date.
 
     `check` returns the normalised row or raises `RowRefused`. With a `refused_path` that file is always
     written anew, one JSON object per refused row (file, line, reason, detail, raw: the first
@@ -132,7 +145,7 @@ def checked_rows(
                 write_refused(refused_file, read_row, refused)
                 continue
             counts.kept += 1
-            yield checked
+            yield read_row, checked
 
 
 def load_checked(
