@@ -1,4 +1,5 @@
-"""How fast raw rows become checked pairs, and how much memory that takes, on generated text in the shape of HH-RLHF.
+"""How fast raw rows become checked pairs, then a page about them, and the memory that takes, on generated text in the
+shape of HH-RLHF.
 
     python benchmarks/convert.py                            # pairs per second of one core; memory at 1e5 and 1e6 rows
     python benchmarks/convert.py --rows 20000               # a quick look
@@ -46,10 +47,14 @@ def whole_command(num_rows: int, num_proc: int, folder: Path) -> dict:
     with open(raw, "w", encoding="utf-8") as file:
         for row, _ in hh_rows(num_rows, seed=1, shares=Planted(exact=EXACT_PER_1000)):
             file.write(json.dumps(row) + "\n")
-    command = [sys.executable, str(ROOT / "useful_code" / "convert_dataset.py"), "--source", "hh_rlhf", "--input"]
-    command += [str(raw), "--output", str(folder / f"pairs-{num_rows}-{num_proc}"), "--num_proc", str(num_proc)]
-    seconds, peak = peak_of_command(command)
-    card = json.loads((folder / f"pairs-{num_rows}-{num_proc}" / "card.json").read_text(encoding="utf-8"))
+    command = [sys.executable, str(ROOT / "useful_code" / "convert_dataset.py"), "--source", "hh_rlhf"]
+    pairs = folder / f"pairs-{num_rows}-{num_proc}"
+    seconds, peak = peak_of_command(
+        [*command, "--input", str(raw), "--output", str(pairs), "--num_proc", str(num_proc)]
+    )
+    inspect = [sys.executable, str(ROOT / "useful_code" / "inspect_dataset.py"), "--dataset", str(pairs)]
+    inspect_seconds, inspect_peak = peak_of_command([*inspect, "--output", str(folder / "look")])
+    card = json.loads((pairs / "card.json").read_text(encoding="utf-8"))
     return {
         "rows": num_rows,
         "num_proc": num_proc,
@@ -58,6 +63,8 @@ def whole_command(num_rows: int, num_proc: int, folder: Path) -> dict:
         "rows_per_second": num_rows / seconds,
         "peak_mib": peak,
         "rows_kept": card["rows_kept"],
+        "inspect_seconds": inspect_seconds,
+        "inspect_peak_mib": inspect_peak,
     }
 
 
@@ -79,7 +86,8 @@ def main() -> None:
                 results.append(line)
                 print(
                     f"{num_rows:,} rows ({line['input_gib']:.2f} GiB), --num_proc {num_proc}: {line['seconds']:.0f} s, "
-                    f"{line['rows_per_second']:,.0f} rows a second, peak {line['peak_mib']:.0f} MiB",
+                    f"{line['rows_per_second']:,.0f} rows a second, peak {line['peak_mib']:.0f} MiB; "
+                    f"inspected in {line['inspect_seconds']:.0f} s, peak {line['inspect_peak_mib']:.0f} MiB",
                     flush=True,
                 )
     if arguments.output:

@@ -95,9 +95,10 @@ class Seen:
         for column in self.columns.values():
             if len(column) < self.rows:
                 column.append(nan)
-        texts = [message["content"] for message in measured.prompt] + list(measured.answers)
+        # One search for all messages; what stands between them is part of no trace.
+        text = "\n-\n".join([*(message["content"] for message in measured.prompt), *measured.answers])
         for name, trace in TRACES.items():
-            if any(trace.pattern.search(text) for text in texts):
+            if trace.pattern.search(text):
                 self.rows_with_trace[name] += 1
                 if len(self.traces[name]) < EXAMPLES_OF_TRACE:
                     self.traces[name].append(Shown(place, row))
