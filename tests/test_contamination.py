@@ -235,3 +235,17 @@ def test_a_chat_of_any_length_is_one_text():
     turns = list(chain.from_iterable((word, "go on") for word in LONG.split()))
     chat = [{"role": "user" if place % 2 == 0 else "assistant", "content": each} for place, each in enumerate(turns)]
     assert known.contaminating([chat]) == ["x (1.00)"]
+
+
+def test_transcripts_count_with_their_user_messages(tmp_path):
+    """The raw file of a set finds the set's own converted prompts; the assistant's words do not thin them out."""
+    question = "Which of the nine planets of old has the most moons today?"
+    transcript = f"\n\nHuman: {question}\n\nAssistant: {' '.join(f'word{n}' for n in range(80))}\n\nHuman: Why?"
+    rows = [{"chosen": f"{transcript}\n\nAssistant: a", "rejected": f"{transcript}\n\nAssistant: b"}]
+    for row in (rows[0], {"prompt": transcript}):
+        (tmp_path / "raw.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        prompts = read_evaluation_prompts(str(tmp_path / "raw.jsonl"))
+        assert prompts == [("raw.jsonl:1", f"{question}\nWhy?")]
+    (tmp_path / "raw.jsonl").write_text('{"chosen": "A whole text.", "rejected": "b"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="chosen is text, where a prompt cannot be told from its answer"):
+        read_evaluation_prompts(str(tmp_path / "raw.jsonl"))

@@ -160,6 +160,7 @@ def test_card_counts_everything_and_refused_rows_say_where(tmp_path):
         "refused_rows.jsonl",
         "card.json",
         "DATA_CARD.md",
+        "README.md",
     }
 
 
@@ -284,8 +285,8 @@ def test_no_row_left_is_an_error_that_names_the_reasons_and_keeps_the_refused_ro
     raw = write_lines(tmp_path / "raw.jsonl", [hh_row("Q", "a", "b"), hh_row("Q", "b", "a"), {}])
     with pytest.raises(UserError, match=r"none of 3 rows can be used \(2 contradictory_duplicate, 1 missing_key\)"):
         convert("hh_rlhf", [raw], tmp_path / "hh")
-    assert [file.name for file in (tmp_path / "hh").iterdir()] == ["refused_rows.jsonl"]
-    assert len(refused_in(tmp_path / "hh")) == 3
+    assert [file.name for file in (tmp_path / "hh").iterdir()] == ["failed_refused_rows.jsonl"]
+    assert len((tmp_path / "hh" / "failed_refused_rows.jsonl").read_text().splitlines()) == 3
 
 
 def run(*arguments):

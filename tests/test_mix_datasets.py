@@ -13,17 +13,21 @@ import datasets
 import huggingface_hub
 import pytest
 import yaml
+from raw_rows_judged import EXAMPLES
 
 from useful_code import mix_datasets
 from useful_code.chat_pairs import is_held_out, prompt_key, prompt_of
 from useful_code.converting import parts
+from useful_code.converting.checked import checked_rows
 from useful_code.converting.recipe import read_recipe
 from useful_code.mix_datasets import mix
 from useful_code.read_rows import load_checked, read_rows
+from useful_code.sources.table import SOURCES
 from useful_code.training.arguments import DataArguments
 from useful_code.training.data import load_train_and_held_out
 from useful_code.user_errors import UserError
 
+HUMANEVALPACK = EXAMPLES["humanevalpack"]
 WORDS = [f"word{i}" for i in range(500)]
 SPLITS = ("train", "held_out")
 
@@ -238,7 +242,7 @@ def test_a_finished_mixture_is_not_made_again_unless_something_is_different(tmp_
         return len(runs) - before
 
     assert runs_of(planted) == 0
-    shard = next((tmp_path / "mix" / "train").iterdir())
+    shard = next((tmp_path / "mix" / "train").glob("train-*"))
     shard.write_bytes(shard.read_bytes()[:-1])
     assert runs_of(planted) == 1 and bytes_in(tmp_path / "mix") == made
     evaluation = planted["decontaminate"][0]
@@ -345,7 +349,7 @@ def test_pairs_and_evaluation_sets_of_the_hub_are_read_at_one_commit(tmp_path, m
         ("o/pairs", "commit of o/pairs"),
         ("o/bench", "commit of o/bench"),
     ]
-    assert [row["source_id"] for row in all_rows(tmp_path / "mix")] == ["test:1", "test:3", "test:4", "test:5"]
+    assert [row["source_id"] for row in all_rows(tmp_path / "mix")] == [f"o/pairs/test:{n}" for n in (1, 3, 4, 5)]
     assert refused_in(tmp_path / "mix")[0]["detail"] == "o/bench/test:1 (1.00)"
 
 
@@ -355,29 +359,82 @@ def test_what_a_conversion_left_in_the_output_is_replaced(tmp_path):
     mix(of_rows(tmp_path, [pair("a", "x", "y")]), tmp_path / "mix", "jsonl")
     assert sorted(map(str, bytes_in(tmp_path / "mix"))) == [
         "DATA_CARD.md",
+        "README.md",
         "card.json",
         "refused_rows.jsonl",
+        "train/README.md",
         "train/train-00000-of-00001.jsonl",
     ]
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "message", "reasons"),
+    ("rows", "options", "message"),
     [
-        (["", " "], {}, "a: no source of the recipe holds a row", None),
-        ([pair("q", "x", "y")], {"held_out_share": 0.999999}, "all 1 pairs are held out, none is left to train on", []),
-        (["{}", "x"], {}, "none of 2 rows can be used (1 malformed_json, 1 missing_key)", ["missing_key"] * 1),
-        ([pair("e", "x", "y"), pair("E!", "y", "z")], {}, "none of 2 rows can be used (2 in_evaluation_set)", None),
+        (["", " "], {}, "a: no source of the recipe holds a row"),
+        ([pair("q", "x", "y")], {"held_out_share": 0.999999}, "all 1 pairs are held out, none is left to train on"),
+        (["{}", "x"], {}, "none of 2 rows can be used (1 malformed_json, 1 missing_key)"),
+        ([pair("e", "x", "y"), pair("E!", "y", "z")], {}, "none of 2 rows can be used (2 in_evaluation_set)"),
     ],
 )
-def test_a_mixture_of_nothing_is_an_error_that_says_why(tmp_path, rows, options, message, reasons):
+def test_a_mixture_of_nothing_is_an_error_that_says_why(tmp_path, rows, options, message):
     evaluation = write_lines(tmp_path / "e.jsonl", [{"prompt": "E"}])
     with pytest.raises(UserError) as error:
         mix(of_rows(tmp_path, rows, decontaminate=[evaluation], **options), tmp_path / "mix")
     assert message in str(error.value)
-    refused = tmp_path / "mix" / "refused_rows.jsonl"
-    assert not refused.exists() if "" in rows else len(refused_in(tmp_path / "mix")) == (0 if options else 2)
+    refused = tmp_path / "mix" / "failed_refused_rows.jsonl"
+    assert not refused.exists() if "" in rows else len(refused.read_text().splitlines()) == (0 if options else 2)
     assert not (tmp_path / "mix" / "card.json").exists() and not (tmp_path / "mix" / ".unfinished").exists()
+
+
+def test_of_prompts_with_many_pairs_no_more_stay_than_of_others(tmp_path):
+    """One pair of each prompt stays, of 400 prompts, half of which had ten; then 200 are drawn: 100 of each are
+    expected, with a standard deviation of sqrt(200 * 0.5 * 0.5 * 200 / 399) = 5.0. Drawn by the hash that chose the
+    survivors it would be 169 of the many."""
+    rows = [pair(f"one {n}", "x", "y") for n in range(200)]
+    rows += [pair(f"many {n}", "x", f"y {m}") for n in range(200) for m in range(10)]
+    source = {"input": write_lines(tmp_path / "rows.jsonl", rows), "num_pairs": 200}
+    mix(recipe_of(tmp_path, {"max_pairs_per_prompt": 1, "sources": {"a": source}}), tmp_path / "mix")
+    many = sum(row["chosen"][0]["content"].startswith("many") for row in all_rows(tmp_path / "mix"))
+    assert abs(many - 100) < 5 * 5.0
+
+
+def test_a_part_of_an_earlier_split_is_not_split_by_the_same_hash(tmp_path):
+    rng = random.Random(5)
+    mix(of_rows(tmp_path, [new_pair(rng) for _ in range(400)], held_out_share=0.2), tmp_path / "first")
+    again = {"held_out_share": 0.2, "sources": {"a": {"input": str(tmp_path / "first" / "train")}}}
+    with pytest.raises(UserError, match="none of 3.. prompts is held out where about 6. should be.*give another seed"):
+        mix(recipe_of(tmp_path, again), tmp_path / "second")
+    card = mix(recipe_of(tmp_path, again | {"seed": 1}), tmp_path / "second")
+    assert card["rows"]["held_out"] > 40
+
+
+def test_too_few_pairs_are_told(tmp_path, capsys):
+    rng = random.Random(6)
+    sources = {
+        name: {"input": write_lines(tmp_path / f"{name}.jsonl", [new_pair(rng) for _ in range(n)]), "weight": 1}
+        for name, n in (("much", 30), ("little", 4))
+    }
+    card = mix(recipe_of(tmp_path, {"total_pairs": 20, "sources": sources}), tmp_path / "mix")
+    assert card["short"] == {"little": {"asked for": 10, "there are": 4}} and card["rows_kept"] == 14
+    assert "| little | 10 | 4 |" in (tmp_path / "mix" / "DATA_CARD.md").read_text()
+    mix_datasets.print_summary(card)
+    assert "little: the recipe asks for 10 pairs, but only 4 are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_raw_evaluation_sets_are_found_by_their_own_source(tmp_path, by_flag):
+    """The prompt of a HumanEvalPack row is its instruction, though it has a column `prompt`."""
+    raw = write_lines(tmp_path / "hep.jsonl", HUMANEVALPACK)
+    question = prompt_of(checked_rows(SOURCES["humanevalpack"], HUMANEVALPACK)[0][0])[-1]["content"]
+    rows = [pair(question, "x", "y"), pair("Something else", "x", "y")]
+    content = {"sources": {"a": {"input": write_lines(tmp_path / "rows.jsonl", rows)}}}
+    if by_flag:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        recipe = read_recipe(tmp_path / "recipe.yaml", {}, [f"humanevalpack={raw}"])
+    else:
+        recipe = recipe_of(tmp_path, content | {"decontaminate": [{"input": raw, "source": "humanevalpack"}]})
+    card = mix(recipe, tmp_path / "mix")
+    assert card["dropped"] == {"in_evaluation_set": 1}
 
 
 def test_inputs_are_looked_at_before_any_work(tmp_path):

@@ -44,8 +44,8 @@ def kept(name, *rows, **options):
 
 
 def reasons(name, *rows, **options):
-    """Reason of every loss and the place of its raw row, where it has one."""
-    return [(loss.refused.reason, loss.place) for loss in converted(name, *rows, **options)[1]]
+    """Reason of every loss and the place of its first raw row."""
+    return [(loss.refused.reason, loss.places[0]) for loss in converted(name, *rows, **options)[1]]
 
 
 def example(name, **changes):
@@ -223,7 +223,7 @@ def test_pandalm_majority_and_label(votes, chosen, label, tie):
     (row,) = kept("pandalm", raw, keep_ties=True)
     assert row["chosen"][-1]["content"] == raw[f"response{chosen}"]
     assert (row["label"], row.get("tie")) == (pytest.approx(label), tie)
-    assert reasons("pandalm", raw) == ([("tie", None)] if tie else [])
+    assert reasons("pandalm", raw) == ([("tie", 0)] if tie else [])
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_mt_bench_second_turns_and_missing_scores_are_refused():
 
 def test_mt_bench_equal_scores_are_a_tie():
     rows = [mt_bench_row("a", "A", 9), mt_bench_row("b", "B", 9.0)]
-    assert reasons("mt_bench_single", *rows) == [("tie", None)]
+    assert reasons("mt_bench_single", *rows) == [("tie", 0)]
     assert kept("mt_bench_single", *rows, keep_ties=True)[0]["tie"] is True
 
 

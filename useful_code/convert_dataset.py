@@ -14,11 +14,12 @@ the same bytes, for any --num_proc.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from useful_code.converting.checked import Options
 from useful_code.converting.convert import convert, counts_of
 from useful_code.converting.inputs import input_files, read_all
-from useful_code.converting.shards import FORMATS
+from useful_code.converting.shards import FORMATS, REFUSED
 from useful_code.read_rows import report_counts
 from useful_code.reasons import RowRefused
 from useful_code.row_readers import parsed
@@ -27,9 +28,9 @@ from useful_code.sources.table import SOURCES
 from useful_code.user_errors import UserError, exit_cleanly
 
 
-def check_columns(inputs: list[str], split: str | None, columns: dict[str, str]) -> None:
+def check_columns(inputs: list[str], split: str | None, columns: dict[str, str], **load_options: Any) -> None:
     """Raise `UserError` with the names that there are, if the first row lacks one of `columns`."""
-    for row in map(parsed, read_all(inputs, input_files(inputs), split)):
+    for row in map(parsed, read_all(inputs, input_files(inputs), split, **load_options)):
         if not isinstance(row.row, RowRefused):
             for role, column in columns.items():
                 if column not in row.row:
@@ -83,9 +84,12 @@ def main() -> None:
         for role in ("prompt", "chosen", "rejected", "system")
         if getattr(arguments, f"{role}_column")
     }
+    load_options = {name: getattr(arguments, name) for name in ("data_dir", "revision", "streaming")}
+    load_options["name"] = arguments.config_name
     if arguments.source == "columns":
         columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"} | columns
-        check_columns(arguments.input, arguments.split, columns)
+        given = {name: value for name, value in load_options.items() if value}
+        check_columns(arguments.input, arguments.split, columns, **given)
     try:
         card = convert(
             arguments.source,
@@ -97,17 +101,15 @@ def main() -> None:
             file_format=arguments.format,
             split=arguments.split,
             num_proc=arguments.num_proc,
-            name=arguments.config_name,
-            data_dir=arguments.data_dir,
-            revision=arguments.revision,
-            streaming=arguments.streaming,
+            **load_options,
         )
     except KeyboardInterrupt:
         print(f"{arguments.output}: the same command goes on where this one stopped", file=sys.stderr)
         raise
-    except OSError as error:  # reading raises UserError, so this was writing
-        raise UserError(f"{arguments.output}: cannot be written ({error.strerror or error})") from error
-    print(report_counts(counts_of(card, Path(arguments.output))))
+    except OSError as error:
+        where = error.filename or arguments.output
+        raise UserError(f"{where}: cannot be read or written ({error.strerror or error})") from error
+    print(report_counts(counts_of(card, Path(arguments.output) / REFUSED)))
     longer = card["statistics"].get("chosen_longer_share")
     print(
         f"{card['prompts']:,} prompts" + (f"; chosen is longer in {longer:.1%} of pairs" if longer is not None else "")

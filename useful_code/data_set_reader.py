@@ -36,13 +36,13 @@ def read_data_set(source: str, split: str | None, **load_options: Any) -> Iterat
         what = "cannot be loaded" if on_disk else "no such file or folder, and not loadable from the hub"
         first_line = (str(error).splitlines() or [""])[0]
         raise UserError(f"{source}: {what} ({type(error).__name__}: {first_line})") from error
-    name = source
+    name = Path(source).name if on_disk else source  # a place must not depend on the machine
     if isinstance(loaded, dict):  # a DatasetDict or, streamed, an IterableDatasetDict
         names = list(loaded)
         chosen = split or (names[0] if len(names) == 1 else "train")
         if chosen not in names:
             raise UserError(f"{source}: no split {chosen!r}; it has {', '.join(names)}")
-        loaded, name = loaded[chosen], f"{source}/{chosen}"
+        loaded, name = loaded[chosen], f"{name}/{chosen}"
     elif split is not None:
         raise UserError(f"{source}: holds one data set without named splits; leave the split out")
     for number, row in enumerate(loaded, start=1):

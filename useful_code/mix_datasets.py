@@ -13,10 +13,10 @@ left out, each with its reason; the rest is split by prompt. The output has `tra
 
 import argparse
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from useful_code.converting.card import write_card
+from useful_code.converting.checked import Options
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.converting.convert import convert, counts_of
-from useful_code.converting.inputs import count_rows, describe_inputs, hub_commit, input_files, read_all
+from useful_code.converting.inputs import check_apart, count_rows, describe_inputs, hub_commit, input_files, read_all
 from useful_code.converting.mixing import HELD_OUT, Mixer, decide, ids_of, table_of_sources
 from useful_code.converting.parts import write_parts
-from useful_code.converting.recipe import Ingredient, Recipe, options_of, read_recipe
+from useful_code.converting.publishing import Split, give_up, publish
+from useful_code.converting.recipe import EvaluationSet, Ingredient, Recipe, options_of, read_recipe
 from useful_code.converting.schemas import schema_of
-from useful_code.converting.shards import FORMATS, REFUSED, publish, write_refused_rows, write_shards
-from useful_code.converting.work import fingerprint, finished_card, output_folder, start_work
+from useful_code.converting.shards import FORMATS, REFUSED, write_refused_rows, write_shards
+from useful_code.converting.work import discard_work, fingerprint, finished_card, only_run, output_folder, start_work
 from useful_code.read_rows import no_usable_row, report_counts
 from useful_code.row_readers import ReadRow, UnparsedLine
 from useful_code.run_info import git_commit
@@ -45,9 +46,17 @@ SPLITS = (("train", "train", 0), ("held_out", "test", HELD_OUT))  # folder, name
 
 def mix(recipe: Recipe, output: str | os.PathLike, file_format: str = "parquet", num_proc: int = 1) -> dict[str, Any]:
     """Make the mixture and return its card. Raises `UserError`; until all is made, an older output stays as it was."""
-    output = output_folder(output)
-    _check_inputs(recipe, output)
+    folder = output_folder(output)
+    for given in (*(each.input for each in recipe.ingredients), *([each.input] for each in recipe.evaluation_sets)):
+        check_apart(given, folder)
+    with only_run(folder):
+        return _mix(recipe, folder, file_format, num_proc)
+
+
+def _mix(recipe: Recipe, output: Path, file_format: str, num_proc: int) -> dict[str, Any]:
     folders = {each.name: _pairs_of(each, recipe.seed, output, num_proc) for each in recipe.ingredients}
+    sets = [_ready(each, place, output, num_proc) for place, each in enumerate(recipe.evaluation_sets)]
+    recipe = recipe._replace(evaluation_sets=sets)
     named = [*chain.from_iterable(folders.values()), *(each.input for each in recipe.evaluation_sets)]
     commits = {given: hub_commit([given], None) for given in named}
     inputs = _described(folders, recipe, commits)
@@ -64,7 +73,7 @@ def mix(recipe: Recipe, output: str | os.PathLike, file_format: str = "parquet",
         rows = ([row] for name, paths in folders.items() for row in _rows_of(name, paths, commits))
         parts = write_parts(rows, mixer, work, num_proc, progress)
     if not parts:
-        shutil.rmtree(work)
+        discard_work(work)
         raise UserError(f"{', '.join(folders)}: no source of the recipe holds a row")
     decided = decide(parts, recipe, work, lambda bands: tqdm(bands, desc="near-duplicates", disable=None))
     codes = np.split(decided.codes, np.cumsum([part.rows for part in parts])[:-1])
@@ -96,57 +105,55 @@ def mix(recipe: Recipe, output: str | os.PathLike, file_format: str = "parquet",
         "rows_kept": sum(each.statistics.rows for each in shards.values()),
         "sources": table_of_sources(recipe.ingredients, decided),
         "ingredients": {each.name: _described_ingredient(each) for each in recipe.ingredients},
+        "short": {name: {"asked for": asked, "there are": there} for name, (asked, there) in decided.short.items()},
     }
     if not shards["train"].statistics.rows:
-        os.replace(work / REFUSED, output / REFUSED)
-        shutil.rmtree(work)
+        refused = give_up(output, work)
         if card["rows_kept"]:
             raise UserError(
                 f"{output}: all {card['rows_kept']:,} pairs are held out, none is left to train on; give more, "
                 f"or a smaller held_out_share than {recipe.held_out_share:g}"
             )
-        raise UserError(no_usable_row(counts_of(card, output)))
-    (output / "card.json").unlink(missing_ok=True)
-    for old in output.glob("train-[0-9]*-of-[0-9]*.*"):  # of a conversion: a reader would take it for more of the split
-        old.unlink()
+        raise UserError(no_usable_row(replace(counts_of(card, refused), source=", ".join(folders))))
     card |= {
         "prompts": prompts.total(),
         "prompts_by_number_of_rows": {str(rows): number for rows, number in sorted(prompts.items())},
         "rows": {folder: each.statistics.rows for folder, each in shards.items()},
         "statistics": shards["train"].statistics.summary(),
-        "files": [
-            entry | {"file": f"{folder}/{entry['file']}"}
-            for folder, name, _ in SPLITS
-            for entry in publish(shards[folder], output / folder, name)
-        ],
     }
-    os.replace(work / REFUSED, output / REFUSED)
-    write_card(card, output)
-    shutil.rmtree(work)
+    splits = [Split(shards[folder], folder, name) for folder, name, _ in SPLITS]
+    publish(output, work, card, splits, schema_of("pairs"))
     return card
-
-
-def _check_inputs(recipe: Recipe, output: Path) -> None:
-    """Raise UserError for an input that is not there, or that the output would overwrite, before any work begins."""
-    for given in (*(each.input for each in recipe.ingredients), *([each.input] for each in recipe.evaluation_sets)):
-        for file in input_files(given):
-            if output.resolve() in file.resolve().parents:
-                raise UserError(f"{file}: the input lies in the output folder {output}; choose another output")
 
 
 def _pairs_of(ingredient: Ingredient, seed: int, output: Path, num_proc: int) -> list[str]:
     """Where the checked pairs of a source are; raw ones are converted now, or were by an earlier run."""
     if ingredient.source is None:
         return ingredient.input
-    beside = output if output.name not in ("", "..") else output.resolve()
-    folder = beside.with_name(f"{beside.name}-sources") / ingredient.name
+    folder = _beside(output, ingredient.name)
     options = options_of(ingredient, seed)
     others = {key: value for key, value in ingredient.conversion.items() if key not in options._fields}
     if "config_name" in others:
         others["name"] = others.pop("config_name")
     card = convert(ingredient.source, ingredient.input, folder, options=options, num_proc=num_proc, **others)
-    print(report_counts(counts_of(card, folder)))
+    print(report_counts(counts_of(card, folder / REFUSED)))
     return [str(folder)]
+
+
+def _ready(each: EvaluationSet, place: int, output: Path, num_proc: int) -> EvaluationSet:
+    """An evaluation set whose prompts can be read: one with a source is converted, ties too."""
+    if each.source is None:
+        return each
+    folder = _beside(output, f"decontaminate-{place}-{each.source}")
+    options = Options(keep_ties=True)
+    card = convert(each.source, [each.input], folder, options=options, split=each.split, num_proc=num_proc)
+    print(report_counts(counts_of(card, folder / REFUSED)))
+    return EvaluationSet(str(folder), source=each.source)
+
+
+def _beside(output: Path, name: str) -> Path:
+    output = output if output.name not in ("", "..") else output.resolve()
+    return output.with_name(f"{output.name}-sources") / name
 
 
 def _rows_of(name: str, paths: list[str], commits: dict[str, str | None]) -> Iterator[ReadRow | UnparsedLine]:
@@ -158,7 +165,9 @@ def _rows_of(name: str, paths: list[str], commits: dict[str, str | None]) -> Ite
 
 def _evaluation_prompts(recipe: Recipe, commits: dict[str, str | None]) -> EvaluationPrompts | None:
     prompts = [
-        prompt for each in recipe.evaluation_sets for prompt in read_evaluation_prompts(*each, commits[each.input])
+        prompt
+        for each in recipe.evaluation_sets
+        for prompt in read_evaluation_prompts(each.input, each.column, each.split, commits[each.input])
     ]
     return EvaluationPrompts(prompts, recipe.min_overlap) if prompts else None
 
@@ -172,7 +181,7 @@ def _described(folders: dict[str, list[str]], recipe: Recipe, commits: dict[str,
         for given in paths:
             described += [entry | {"source": name} for entry in describe_inputs([given], {}, commits[given])]
     for each in recipe.evaluation_sets:
-        read = {"use": "decontaminate", "column": each.column, "split": each.split}
+        read = {"use": "decontaminate", "source": each.source, "column": each.column, "split": each.split}
         for entry in describe_inputs([each.input], input_files([each.input]), commits[each.input]):
             described.append(entry | read)
     return described
@@ -206,7 +215,14 @@ def main() -> None:
         metavar="NAME=PATH",
         help="Read a source of the recipe from somewhere else.",
     )
-    add("--decontaminate", nargs="+", action="extend", default=[], help="More evaluation sets not to train on.")
+    add(
+        "--decontaminate",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[SOURCE=]PATH",
+        help="More evaluation sets not to train on; SOURCE converts raw ones, as in convert_dataset.py --list.",
+    )
     add("--format", choices=FORMATS, default="parquet", help="Of the files. Default: parquet.")
     add("--num_proc", type=int, default=1, help="Processes that work. The output does not depend on it. Default: 1.")
     arguments = parser.parse_args()
@@ -226,8 +242,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"{arguments.output}: the same command goes on where this one stopped", file=sys.stderr)
         raise
-    except OSError as error:  # reading raises UserError, so this was writing
-        raise UserError(f"{arguments.output}: cannot be written ({error.strerror or error})") from error
+    except OSError as error:
+        where = error.filename or arguments.output
+        raise UserError(f"{where}: cannot be read or written ({error.strerror or error})") from error
     print_summary(card)
     held_out = f", evaluate on {arguments.output}/held_out" if card["rows"]["held_out"] else ""
     print(f"Train on {arguments.output}/train{held_out}; DATA_CARD.md says what is in it")
@@ -241,6 +258,8 @@ def print_summary(card: dict[str, Any]) -> None:
         )
         stayed = f"{counts['train']:,} train, {counts['held_out']:,} held out"
         print(f"{name:<20} {counts['pairs']:>10,} pairs: {stayed}; left out: {lost or 'none'}")
+    for name, numbers in card["short"].items():
+        print(f"{name}: the recipe asks for {numbers['asked for']:,} pairs, but only {numbers['there are']:,} are left")
     rows = ", ".join(f"{number:,} {folder}" for folder, number in card["rows"].items())
     print(f"{rows} pairs of {card['prompts']:,} prompts")
 

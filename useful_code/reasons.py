@@ -35,6 +35,7 @@ REASONS = {
     "text_before_first_turn": "a transcript has text before its first turn marker",
     "left_out_by_rule": "the source's own rule leaves the row out (--list prints the rule)",
     "no_preference": "the row states no preference, or none of the documented values",
+    "not_drawn": "--pairing best_random drew another answer to this prompt",
     "single_answer": "the prompt has only one usable answer: nothing to compare it with",
     "no_partner": "the row belongs to another row, which is missing from the input",
     "below_min_gap": "the two scores differ by less than --min_gap",
@@ -50,7 +51,7 @@ REASONS = {
     "over_max_length": "a side is longer than the limit; the pair is dropped whole, no side is cut",
     "tie": "the pair is a tie and ties are dropped",
     "no_margin": "a margin was asked for, but the row has neither a margin nor two scores",
-    # choosing among good rows (see pair_choice.py)
+    # choosing among good rows (see converting/choice.py)
     "exact_duplicate": "an earlier row has the same prompt, chosen and rejected",
     "contradictory_duplicate": "another row has the same two responses in the other order; both are dropped",
     "over_prompt_limit": "its prompt has more pairs than max_pairs_per_prompt allows",

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow
 
-from useful_code.converting.checked import Options, checked_rows, valid_text
+from useful_code.converting.checked import Options, convert_group, valid_text
 from useful_code.converting.choice import DIGEST, digest_row
 from useful_code.converting.schemas import PLACE, lengths_of, part_schema
 from useful_code.read_rows import refused_record
 from useful_code.reasons import RowRefused
 from useful_code.row_readers import ReadRow, UnparsedLine, parsed
 from useful_code.sources.fields import Row
-from useful_code.sources.source import Loss, Source
+from useful_code.sources.source import Loss, Made, Source
 
 
 class Batch(NamedTuple):
@@ -54,26 +54,39 @@ class Converter:
         for group in groups:
             raw = [parsed(row, allow_nan=True) for row in group]
             kept, losses = self._convert(raw)
-            if kept:
-                used += max(1, len(raw) - len({loss.place for loss in losses if loss.place is not None}))
-            lost += [(raw[loss.place or 0], loss.refused) for loss in losses]
-            for row in kept:
+            used += len({place for made in kept for place in made.places})
+            for loss in losses:
+                first, *others = (raw[place] for place in loss.places)
+                lost.append((first, _with_others(loss.refused, others)))
+            for row, places in kept:
                 row["source"] = self.name
-                row["source_id"] = row.get("source_id") or valid_text(f"{raw[0].file}:{raw[0].number}")
-                good.append((raw[0], row))
+                row["source_id"] = row.get("source_id") or "/".join(_place(raw[place]) for place in places)
+                good.append((raw[places[0]], row))
         read = sum(len(group) for group in groups)
         return as_batch(self.kind, self.schema, good, lost, self.options.seed, len(groups), read, used)
 
-    def _convert(self, raw: list[ReadRow]) -> tuple[list[Row], list[Loss]]:
+    def _convert(self, raw: list[ReadRow]) -> tuple[list[Made], list[Loss]]:
         good: list[Row] = []
         for row in raw:  # of a group, all are good; else there is only one
             if isinstance(row.row, RowRefused):
-                return [], [Loss(0, row.row)]
+                return [], [Loss((0,), row.row)]
             good.append(row.row)
         try:
-            return checked_rows(self.source, good, self.options)
+            return convert_group(self.source, good, self.options)
         except RecursionError:
-            return [], [Loss(place, RowRefused("wrong_type", "nested too deeply")) for place in range(len(raw))]
+            return [], [Loss((place,), RowRefused("wrong_type", "nested too deeply")) for place in range(len(raw))]
+
+
+def _place(raw: ReadRow) -> str:
+    return valid_text(f"{raw.file}:{raw.number}")
+
+
+def _with_others(refused: RowRefused, others: list[ReadRow]) -> RowRefused:
+    """The refusal of a pair of several raw rows, which stands at the first of them."""
+    if not others:
+        return refused
+    detail = f"{refused.detail}; with {', '.join(map(_place, others))}".removeprefix("; ")
+    return RowRefused(refused.reason, detail)
 
 
 def as_batch(

@@ -116,6 +116,7 @@ def _sources(card: dict[str, Any]) -> list[str]:
     columns = list(dict.fromkeys(name for counts in sources.values() for name in counts))
     rows = [(name, *(counts.get(column, 0) for column in columns)) for name, counts in sources.items()]
     made_of = [(name, *entry.values()) for name, entry in card["ingredients"].items()]
+    short = [(name, *entry.values()) for name, entry in card["short"].items()]
     return [
         "## Sources",
         "",
@@ -123,6 +124,8 @@ def _sources(card: dict[str, Any]) -> list[str]:
         "",
         *_table(("source", "asked for", "origin", "licence"), made_of),
         "",
+        *(["Fewer pairs than the recipe asks for:", ""] if short else []),
+        *([*_table(("source", "asked for", "there are"), short), ""] if short else []),
     ]
 
 

@@ -1,14 +1,14 @@
 """One raw row (or all raw rows of a group) -> checked rows of ours, and what was refused on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from useful_code.chat_pairs import check_conversation, check_pair, is_tie
 from useful_code.rated_rows import check_rated
 from useful_code.reasons import RowRefused
 from useful_code.sources.fields import Answer, Row
-from useful_code.sources.pairing import pairs_of_answers
-from useful_code.sources.source import Loss, Source
+from useful_code.sources.pairing import pair_of, paired
+from useful_code.sources.source import Loss, Made, Source
 from useful_code.step_rows import check_steps
 
 CHECKS: dict[str, Callable[[Any], Row]] = {
@@ -41,34 +41,37 @@ def checked_rows(source: Source, raw: Sequence[Row], options: Options = AS_THEY_
     >>> checked_rows(SOURCES["hh_rlhf"], [{"chosen": 3, "rejected": "x"}])[1][0].refused.reason
     'wrong_type'
     """
+    made, losses = convert_group(source, raw, options)
+    return [each.row for each in made], losses
+
+
+def convert_group(source: Source, raw: Sequence[Row], options: Options) -> tuple[list[Made], list[Loss]]:
+    """`checked_rows`, with the places of the raw rows. Every place is in something that was made or lost."""
     losses: list[Loss] = []
-    if source.kind == "answers":
-        answers, places = _answers(source, raw, losses)
-        made = pairs_of_answers(answers, options.pairing, options.seed)
-        if not made and (answers or not losses):
-            losses += [Loss(place, RowRefused("single_answer")) for place in places or [None]]
-    else:
-        try:
-            made = source.convert(raw if source.group_key else raw[0])
-        except RowRefused as refused:
-            return [], [Loss(place, refused) for place in range(len(raw))]
+    try:
+        make = _of_answers if source.kind == "answers" else _converted
+        converted = list(make(source, raw, options))
+    except RowRefused as refused:
+        return [], [Loss((place,), refused) for place in range(len(raw))]
     kept = []
-    for row in made:
-        if isinstance(row, Loss):
-            losses.append(row)
+    for each in converted:
+        if isinstance(each, Loss):
+            losses.append(each)
             continue
+        row = each.row
         try:
-            if isinstance(row, RowRefused):
-                raise row
             if source.scales is not None:
                 row = {**row, "scales": {name: list(source.scales[name]) for name in row["ratings"]}}
             row = CHECKS[source.kind](row)
             if source.kind in ("pairs", "answers"):
                 _apply(options, row)
-            kept.append(row | {key: valid_text(row[key]) for key in ("subset", "source_id") if row.get(key)})
+            texts = {key: valid_text(row[key]) for key in ("subset", "source_id") if row.get(key)}
+            kept.append(Made(row | texts, each.places))
         except RowRefused as refused:
-            losses.append(Loss(None, refused))
-    return kept, losses
+            losses.append(Loss(each.places, refused))
+    told = {place for each in converted for place in each.places}
+    reason = "left_out_by_rule" if source.kind != "answers" else "not_drawn" if kept else "single_answer"
+    return kept, losses + [Loss((place,), RowRefused(reason)) for place in range(len(raw)) if place not in told]
 
 
 def valid_text(text: str) -> str:
@@ -76,15 +79,23 @@ def valid_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _answers(source: Source, raw: Sequence[Row], losses: list[Loss]) -> tuple[list[Answer], list[int | None]]:
-    """The answers that are valid text with the places of their rows; the others are losses of those rows."""
+def _converted(source: Source, raw: Sequence[Row], options: Options) -> Iterator[Made | Loss]:
+    for each in source.convert(raw if source.group_key else raw[0]):
+        if isinstance(each, RowRefused):
+            yield Loss((0,), each)
+        else:
+            yield each if isinstance(each, Made | Loss) else Made(each, (0,))
+
+
+def _of_answers(source: Source, raw: Sequence[Row], options: Options) -> Iterator[Made | Loss]:
+    """The pairs of all answers that are valid text; the other answers are losses."""
     good: list[Answer] = []
-    places: list[int | None] = []
+    places: list[int] = []
     for place, row in enumerate(raw):
         try:
             answers = source.convert(row)
         except RowRefused as refused:
-            losses.append(Loss(place, refused))
+            yield Loss((place,), refused)
             continue
         for answer in answers:
             try:
@@ -94,8 +105,12 @@ def _answers(source: Source, raw: Sequence[Row], losses: list[Loss]) -> tuple[li
                 good.append(answer)
                 places.append(place)
             except RowRefused as refused:
-                losses.append(Loss(place if len(raw) > 1 else None, refused))
-    return good, places
+                yield Loss((place,), refused)
+    for chosen, rejected in paired(good, options.pairing, options.seed):
+        both = dict.fromkeys((places[chosen], places[rejected]))  # one where both answers are of one row
+        yield Made(pair_of(good[chosen], good[rejected]), tuple(both))
+    if len(good) == 1:
+        yield Loss((places[0],), RowRefused("single_answer"))
 
 
 def _apply(options: Options, row: Row) -> None:

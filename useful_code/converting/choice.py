@@ -95,6 +95,18 @@ def decide(digests: np.ndarray, max_rows_per_prompt: int | None = None) -> np.nd
     return reasons
 
 
+def drawn_again(ranks: np.ndarray) -> np.ndarray:
+    """Other hashes of the same ranks (N,) of uint64, for a second choice that must not follow the first.
+
+    Of a prompt with many rows the one with the smallest rank was kept; by the same rank it would win again. The
+    finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    mixed = ranks + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
 def starts(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """True where a sorted pair of columns takes a new value."""
     new = np.ones(len(high), bool)

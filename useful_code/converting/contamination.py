@@ -18,6 +18,7 @@ from useful_code.converting.word_ngrams import ngram_hashes, words_of
 from useful_code.read_rows import read_unparsed
 from useful_code.reasons import RowRefused
 from useful_code.row_readers import parsed
+from useful_code.sources.transcripts import hh_messages
 from useful_code.user_errors import UserError
 
 NGRAM = 8
@@ -86,9 +87,9 @@ def read_evaluation_prompts(
 ) -> list[tuple[str, str]]:
     """(name, text) of the prompts of an evaluation set: any file, folder or hub name that read_rows.py reads.
 
-    Without `column` the first of `PROMPT_COLUMNS` that a row has. A chat counts with its user messages, of a
-    whole conversation without the last answer. Rows without a prompt are counted on standard error. Raises `UserError`
-    if a set has no prompt.
+    Without `column` the first of `PROMPT_COLUMNS` that a row has. A chat, or a transcript in the form of HH-RLHF,
+    counts with its user messages. Rows without a prompt are counted on standard error. Raises `UserError` if a set has
+    no prompt, or one whose end cannot be told.
     """
     prompts: list[tuple[str, str]] = []
     without = 0
@@ -103,6 +104,11 @@ def read_evaluation_prompts(
             wanted = f"no column {name!r}" if name else "no column that is known to hold prompts"
             raise UserError(f"{source}: {wanted}; the columns are {found}")
         text = _text_of(row[name])
+        if column is None and name == "chosen" and text and text == row[name]:
+            raise UserError(
+                f"{source}: {name} is text, where a prompt cannot be told from its answer; name the set's `source` "
+                "(convert_dataset.py --list), or its `column` with the prompt"
+            )
         if text.strip():
             file = Path(read_row.file).name if Path(source).exists() else read_row.file
             prompts.append((f"{file}:{read_row.number}", text))
@@ -116,7 +122,12 @@ def read_evaluation_prompts(
 
 
 def _text_of(value: Any) -> str:
-    """The user's words in a text, or in a list of messages."""
+    """The user's words in a text, in a transcript, or in a list of messages."""
+    if isinstance(value, str) and "\n\nHuman:" in value:
+        try:
+            value = hh_messages(value, "prompt")
+        except RowRefused:
+            return value
     if isinstance(value, str):
         return value
     if not isinstance(value, list):

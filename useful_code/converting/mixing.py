@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from useful_code.chat_pairs import check_pair, is_held_out, preferred_first, prompt_of
+from useful_code.chat_pairs import check_pair, is_held_out, is_tie, preferred_first, prompt_of
 from useful_code.converting import choice
 from useful_code.converting.batches import Batch, as_batch
 from useful_code.converting.checked import valid_text
@@ -29,6 +29,7 @@ from useful_code.reasons import RowRefused
 from useful_code.row_readers import ReadRow, UnparsedLine, parsed
 from useful_code.user_errors import UserError
 
+SURELY_SOME = 25  # prompts expected to be held out, from which on it is no accident (e^-25) that there are none
 HELD_OUT = 255  # the code of a row that stays, for the held-out part
 
 
@@ -72,6 +73,7 @@ class Mixer:
         batch.arrays["contaminated"] = np.array([detail is not None for detail in found], np.uint8)
         if self.threshold is not None:
             batch.arrays.update(signatures(pairs, self.threshold))
+            batch.arrays["ties"] = np.array([is_tie(pair) for pair in pairs], np.uint8)
         return batch
 
 
@@ -90,6 +92,7 @@ class Decided:
     sources: np.ndarray  # index of its source
     near: list[NearDuplicate]
     prompts: dict[int, Counter[int]]  # for 0 and HELD_OUT: rows of a prompt -> prompts
+    short: dict[str, tuple[int, int]]  # source -> pairs that the recipe asks for, and the fewer that there are
 
 
 def decide(parts: list[Part], recipe: Recipe, work: Path, show: Any) -> Decided:
@@ -112,14 +115,18 @@ def decide(parts: list[Part], recipe: Recipe, work: Path, show: Any) -> Decided:
     if recipe.max_pairs_per_prompt:
         choose(recipe.max_pairs_per_prompt)
     digests = np.concatenate([np.fromfile(file, choice.DIGEST) for file in files])
+    short: dict[str, tuple[int, int]] = {}
     for index, wanted in enumerate(
         numbers_wanted(recipe, np.bincount(sources[codes == 0], minlength=len(recipe.ingredients)))
     ):
         here = np.flatnonzero((codes == 0) & (sources == index))
         if wanted is not None and len(here) > wanted:
-            codes[here[np.argsort(digests["rank"][here], kind="stable")[wanted:]]] = choice.OVER_SOURCE_LIMIT
+            again = choice.drawn_again(digests["rank"][here])
+            codes[here[np.argsort(again, kind="stable")[wanted:]]] = choice.OVER_SOURCE_LIMIT
+        elif wanted is not None and len(here) < wanted:
+            short[recipe.ingredients[index].name] = (int(wanted), len(here))
     prompts = _hold_out(codes, digests, recipe)
-    return Decided(codes, sources, near, prompts)
+    return Decided(codes, sources, near, prompts, short)
 
 
 def _hold_out(codes: np.ndarray, digests: np.ndarray, recipe: Recipe) -> dict[int, Counter[int]]:
@@ -138,6 +145,12 @@ def _hold_out(codes: np.ndarray, digests: np.ndarray, recipe: Recipe) -> dict[in
         bool,
         len(first),
     )
+    expected = recipe.held_out_share * len(held_out)
+    if expected >= SURELY_SOME and not held_out.any():
+        raise UserError(
+            f"none of {len(held_out):,} prompts is held out where about {expected:.0f} should be: they were split with "
+            f"seed {recipe.seed} before; give another seed, or no held_out_share"
+        )
     codes[order] = np.repeat(np.where(held_out, HELD_OUT, 0).astype(np.uint8), sizes)
     prompts[0].update(sizes[~held_out].tolist())
     prompts[HELD_OUT].update(sizes[held_out].tolist())
@@ -178,7 +191,7 @@ def _near_duplicates(parts: list[Part], threshold: float | None, alive: np.ndarr
     ]
     sets = NgramSets([part.file(".ngrams") for part in parts], [part.file(".sizes") for part in parts])
     columns = (np.concatenate([each[:, band] for each in mapped]) for band in show(range(bands)))
-    return find_near_duplicates(columns, alive, sets, threshold)
+    return find_near_duplicates(columns, alive, sets, threshold, _joined(parts, "ties", np.uint8) > 0)
 
 
 def _joined(parts: list[Part], name: str, kind: Any) -> np.ndarray:

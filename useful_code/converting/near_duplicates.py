@@ -4,11 +4,13 @@ Two pairs are near-duplicates if their prompts, their chosen and their rejected 
 at least the threshold, over sets of word 5-grams. So a long shared prompt alone makes no duplicate: the six pairs of
 four answers to one prompt stay. If instead the chosen of one is like the rejected of the other and vice versa, the two
 contradict each other. A tie is like ties only, whichever way round. The signatures only propose candidates; what is
-dropped was compared exactly.
+dropped was compared exactly. Where very many rows share a bucket (the pairs of one long prompt), their answers propose
+them instead, by the prefix filter of Chaudhuri, Ganti and Kaushik (ICDE 2006), which misses none.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from useful_code.converting.word_ngrams import ngram_hashes, words_of
 NGRAM = 5
 NUM_PERMUTATIONS = 128
 RECALL = 0.99  # of pairs exactly at the threshold that become candidates; above it more do
-MOST_COMPARED = 50  # unlike rows of one bucket that a row is compared with; keeps a bucket of k rows from k * k work
+CROWDED = 50  # rows of a bucket, from which on not every two of them are compared
 _SIDES = np.array([1, 2], np.uint64)  # prompts and answers never count as shared words
 _TIE = np.uint64(0x5555555555555555)  # nor do those of a tie and of a pair that has a winner
 
@@ -129,26 +131,33 @@ def similarity(first: list[np.ndarray], second: list[np.ndarray], threshold: flo
 
 
 def find_near_duplicates(
-    bands: Iterable[np.ndarray], alive: np.ndarray, sets: NgramSets, threshold: float
+    bands: Iterable[np.ndarray], alive: np.ndarray, sets: NgramSets, threshold: float, ties: np.ndarray
 ) -> list[NearDuplicate]:
     """The near-duplicates among the rows (N,) that are `alive`; `bands` are the hashes (N,) of one band after
-    the other.
+    the other, and `ties` (N,) says which rows have no winner, so that nothing contradicts them.
 
     Rows are taken in order: one that is like an earlier row is dropped; two that contradict each other both are, and so
     is what is like the earlier of them, whichever way round. So every dropped row has a partner that it was compared
     with, and that stays unless it was contradicted.
     """
     clusters = _Clusters()
+    crowds: set[tuple[int, ...]] = set()  # that were compared: the pairs of one prompt come together in every band
     for hashes in bands:
         for bucket in _buckets(hashes, alive):
-            unlike: list[int] = []
+            candidates: _Few | _Crowd = _Few()
+            if len(bucket) > CROWDED:
+                if tuple(bucket) in crowds:
+                    continue
+                crowds.add(tuple(bucket))
+                candidates = _Crowd(threshold)
             for row in bucket:
-                for other in unlike[:MOST_COMPARED]:
-                    if clusters.same(other, row) or similarity(sets.of(other), sets.of(row), threshold)[0]:
+                of_row = sets.of(row)
+                for other in candidates.of(of_row):
+                    if clusters.same(other, row) or similarity(sets.of(other), of_row, threshold)[0]:
                         clusters.join(other, row)
                         break
                 else:
-                    unlike.append(row)
+                    candidates.add(row, of_row)
     found = []
     for rows in clusters.lists():
         first_of_its_kind: list[int] = []
@@ -157,7 +166,7 @@ def find_near_duplicates(
             for other in first_of_its_kind:
                 value, exchanged = similarity(sets.of(other), sets.of(row), threshold)
                 if value:
-                    if exchanged and other not in contradicted:
+                    if exchanged and not ties[row] and other not in contradicted:
                         contradicted.add(other)
                         found.append(NearDuplicate(other, row, value, True))
                     found.append(NearDuplicate(row, other, value, other in contradicted))
@@ -177,6 +186,50 @@ def _buckets(hashes: np.ndarray, alive: np.ndarray) -> Iterator[list[int]]:
     for start, end in zip(edges, edges[1:], strict=False):
         if end - start > 1:
             yield rows[order[start:end]].tolist()
+
+
+class _Few:
+    """The unlike rows of a bucket: each may be like the next row."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def of(self, sets: list[np.ndarray]) -> list[int]:
+        return self.rows
+
+    def add(self, row: int, sets: list[np.ndarray]) -> None:
+        self.rows.append(row)
+
+
+class _Crowd:
+    """The unlike rows of a crowded bucket, found by what both of their answers begin with.
+
+    If two sets x, y have a Jaccard similarity of at least t, then the first |x| - ceil(t |x|) + 1 n-grams of x, in the
+    order of their hashes, and the same of y have one in common.
+    """
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+        self.with_gram: tuple[dict[int, list[int]], dict[int, list[int]]] = (defaultdict(list), defaultdict(list))
+
+    def of(self, sets: list[np.ndarray]) -> list[int]:
+        chosen, rejected = self._prefix(sets[1]), self._prefix(sets[2])
+        as_is = self._rows(0, chosen) & self._rows(1, rejected)
+        return sorted(as_is | (self._rows(1, chosen) & self._rows(0, rejected)))
+
+    def add(self, row: int, sets: list[np.ndarray]) -> None:
+        for rows_of, answer in zip(self.with_gram, sets[1:], strict=True):
+            for gram in self._prefix(answer):
+                rows_of[gram].append(row)
+
+    def _rows(self, side: int, grams: list[int]) -> set[int]:
+        rows_of = self.with_gram[side]
+        return {row for gram in grams for row in rows_of.get(gram, ())}
+
+    def _prefix(self, answer: np.ndarray) -> list[int]:
+        if not len(answer):
+            return [-1]  # an answer without a word is like its kind
+        return answer[: len(answer) - ceil(self.threshold * len(answer) - 1e-9) + 1].tolist()
 
 
 class _Clusters:

@@ -35,6 +35,7 @@ class EvaluationSet(NamedTuple):
     input: str
     column: str | None = None  # with the prompt; None: the first that is known
     split: str | None = None  # of a hub data set
+    source: str | None = None  # a converter, which knows where the prompt is
 
 
 class Recipe(NamedTuple):
@@ -52,7 +53,7 @@ def read_recipe(path: Path, inputs: dict[str, str], evaluation_sets: list[str]) 
     """Read and check a recipe.
 
     `inputs` replace what sources (by their names) and evaluation sets (by what the recipe calls them) are read from;
-    `evaluation_sets` are added.
+    `evaluation_sets` are added, each "PATH" or "SOURCE=PATH".
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -76,6 +77,7 @@ def read_recipe(path: Path, inputs: dict[str, str], evaluation_sets: list[str]) 
         if name not in known:
             raise UserError(f"--input {name}: the recipe has no source of that name; it has {', '.join(known)}")
     sets = [each._replace(input=inputs[each.input], split=None) if each.input in inputs else each for each in sets]
+    sets += [_given_evaluation_set(given) for given in evaluation_sets]
     recipe = Recipe(
         ingredients=ingredients,
         seed=at.take("seed", int, 0),
@@ -83,7 +85,7 @@ def read_recipe(path: Path, inputs: dict[str, str], evaluation_sets: list[str]) 
         max_pairs_per_prompt=at.count("max_pairs_per_prompt"),
         total_pairs=at.count("total_pairs"),
         near_duplicate_threshold=at.number("near_duplicate_threshold", None, 0.5, 1, "from 0.5 to 1"),
-        evaluation_sets=sets + [EvaluationSet(name) for name in evaluation_sets],
+        evaluation_sets=sets,
         min_overlap=at.number("min_overlap", MIN_OVERLAP, 1e-9, 1, "above 0 and at most 1"),
     )
     at.nothing_left()
@@ -158,11 +160,32 @@ def _evaluation_set(path: Path, entry: Any) -> EvaluationSet:
         return EvaluationSet(entry)
     if isinstance(entry, dict) and "input" in entry and entry.keys() <= set(EvaluationSet._fields):
         if all(isinstance(value, str) and value for value in entry.values()):
-            return EvaluationSet(**entry)
+            chosen = EvaluationSet(**entry)
+            _check_evaluation_source(f"{path}: decontaminate: {chosen.input}", chosen)
+            return chosen
     raise UserError(
-        f"{path}: an entry of `decontaminate` is a name, or has `input` and perhaps `column` and `split`; "
+        f"{path}: an entry of `decontaminate` is a name, or has `input` and perhaps `column`, `split` and `source`; "
         f"found {repr(entry)[:80]}"
     )
+
+
+def _given_evaluation_set(given: str) -> EvaluationSet:
+    """One of the command line: a name, or SOURCE=PATH with the name of a converter."""
+    source, equals, path = given.partition("=")
+    if not equals or source not in SOURCES:
+        return EvaluationSet(given)
+    each = EvaluationSet(path, source=source)
+    _check_evaluation_source(f"--decontaminate {given}", each)
+    return each
+
+
+def _check_evaluation_source(where: str, each: EvaluationSet) -> None:
+    if each.source is None:
+        return
+    if each.source not in SOURCES or SOURCES[each.source].kind not in ("pairs", "answers"):
+        raise UserError(f"{where}: source: there is no {each.source!r} that gives pairs; --list shows those there are")
+    if each.column is not None:
+        raise UserError(f"{where}: give a source or a column, not both: the source knows where the prompt is")
 
 
 class _Loader(yaml.SafeLoader):

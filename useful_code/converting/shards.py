@@ -1,19 +1,17 @@
 """Second half of a conversion: of every part the rows that stay become a shard; the others join the refused rows."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from useful_code.converting.choice import REASON_CODES
-from useful_code.converting.inputs import sha256_of
 from useful_code.converting.parallel import ordered_map
 from useful_code.converting.parts import Part
 from useful_code.converting.schemas import DETAIL, PLACE, without_nulls
@@ -126,20 +124,3 @@ def _write_json_lines(tables: Iterable[pyarrow.Table], path: Path, schema: pyarr
         for table in tables:
             for row in table.select(schema.names).to_pylist():
                 file.write(json.dumps(without_nulls(row), ensure_ascii=False) + "\n")
-
-
-def publish(shards: Shards, output: Path, name: str = "train") -> list[dict[str, Any]]:
-    """Move finished shards to `output`, in place of older ones, as `<name>-00000-of-00003.parquet` and so on.
-
-    Those are the names of the hub, so that `datasets.load_dataset(<output>)` finds the split. Returns for the card the
-    name, rows and hash of every file. The caller removes the old card before: without one the folder is not complete.
-    """
-    output.mkdir(exist_ok=True)
-    for old in output.glob(f"{name}-[0-9]*-of-[0-9]*.*"):
-        old.unlink()
-    entries = []
-    for number, (shard, rows) in enumerate(shards.files):
-        placed = output / f"{name}-{number:05d}-of-{len(shards.files):05d}{shard.suffix}"
-        entries.append({"file": placed.name, "rows": rows, "sha256": sha256_of(shard)})
-        os.replace(shard, placed)
-    return entries

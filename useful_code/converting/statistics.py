@@ -21,6 +21,7 @@ class Statistics:
         self.rows = 0
         self.lengths = {name: np.zeros(LONGEST + 1, np.int64) for name in LENGTHS[kind]}
         self.sums = dict.fromkeys(LENGTHS[kind], 0)
+        self.longest = dict.fromkeys(LENGTHS[kind], 0)
         self.subsets: Counter[str] = Counter()
         self.numbers: Counter[str] = Counter()
         self.totals: defaultdict[str, float] = defaultdict(float)
@@ -31,6 +32,7 @@ class Statistics:
         for name, values in lengths.items():
             self.lengths[name] += np.bincount(np.minimum(values, LONGEST), minlength=LONGEST + 1)
             self.sums[name] += int(values.sum(dtype=np.int64))
+            self.longest[name] = max(self.longest[name], int(values.max(initial=0)))
         for entry in pyarrow.compute.value_counts(table["subset"]).to_pylist():
             if entry["values"] is not None:
                 self._add_subset(entry["values"], entry["counts"])
@@ -42,6 +44,7 @@ class Statistics:
         for name, counts in other.lengths.items():
             self.lengths[name] += counts
             self.sums[name] += other.sums[name]
+            self.longest[name] = max(self.longest[name], other.longest[name])
         for subset, number in other.subsets.items():
             self._add_subset(subset, number)
         self.numbers.update(other.numbers)
@@ -80,9 +83,9 @@ class Statistics:
         characters = {}
         for name, counts in self.lengths.items():
             below = np.cumsum(counts)
-            at = {percent: int(np.searchsorted(below, self.rows * percent / 100)) for percent in (5, 50, 95, 100)}
+            at = {percent: int(np.searchsorted(below, self.rows * percent / 100)) for percent in (5, 50, 95)}
             mean = round(self.sums[name] / self.rows, 1)
-            characters[name] = {"mean": mean, "p5": at[5], "median": at[50], "p95": at[95], "max": at[100]}
+            characters[name] = {"mean": mean, "p5": at[5], "median": at[50], "p95": at[95], "max": self.longest[name]}
         summary: dict[str, Any] = {"characters": characters}
         if self.kind == "pairs":
             decided = self.rows - self.numbers["ties"]

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,12 @@ def finished_card(output: Path, made_from: str) -> dict[str, Any] | None:
     """The card of `output` if it was made from this fingerprint and all its files are as they were."""
     try:
         card = json.loads((output / "card.json").read_text(encoding="utf-8"))
-        whole = all(sha256_of(output / entry["file"]) == entry["sha256"] for entry in card["files"])
-        return card if card["made_from"] == made_from and whole else None
+        files = [*card["files"], card["refused_rows"]]
+        whole = all(sha256_of(output / entry["file"]) == entry["sha256"] for entry in files)
+        if card["made_from"] != made_from or not whole or not (output / "DATA_CARD.md").is_file():
+            return None
+        discard_work(output / WORK_FOLDER)  # a kill may have come between the card and this
+        return card
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -53,9 +59,37 @@ def start_work(output: Path, made_from: str) -> Path:
         finished = len(list(work.glob("part-*.json")))
         print(f"{output}: going on after {finished} finished part{'s' * (finished != 1)}", file=sys.stderr)
     else:
-        shutil.rmtree(work, ignore_errors=True)
+        discard_work(work)
         write_atomically(work / "made_from", made_from)
     return work
+
+
+def discard_work(work: Path) -> None:
+    """Remove the work folder; first what makes it valid, so that a kill in between leaves nothing to be trusted."""
+    (work / "made_from").unlink(missing_ok=True)
+    if work.exists():
+        shutil.rmtree(work)
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Raise `UserError` if another process works on this output. The lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{output}: another run is writing here; wait for it, or choose another output") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def _hash_of_code() -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from useful_code.chat_pairs import Message
@@ -43,7 +44,7 @@ def text(row: Row, key: str, prefix: str = "") -> str:
 
 def number(row: Row, key: str, prefix: str = "") -> float:
     """row[key] as a finite float; text such as "4" counts, true, false, "N/A" and NaN do not."""
-    value = field(row, key, (int, float, str), prefix)
+    value = field(row, key, (int, float, str, Decimal), prefix)
     try:
         converted = float(value)
     except (ValueError, OverflowError):

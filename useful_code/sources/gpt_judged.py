@@ -7,12 +7,12 @@ from useful_code.chat_pairs import check_conversation
 from useful_code.reasons import RowRefused
 from useful_code.sources.fields import Answer, Row, ask, chat, field, number, one_of, source_id, text
 from useful_code.sources.judged import EVALUATION, TIE, compared, joined_ids
-from useful_code.sources.source import Loss, Source
+from useful_code.sources.source import Loss, Made, Source
 
 _HARD, _WEIGHTED = "alpaca_eval_gpt4", "weighted_alpaca_eval_gpt4_turbo"
 
 
-def alpaca_eval(rows: Sequence[Row]) -> list[Row | Loss]:
+def alpaca_eval(rows: Sequence[Row]) -> list[Made | Loss]:
     """AlpacaEval (tatsu-lab/alpaca_eval): GPT-4's preferences, joined with the answers of the same `id`.
 
     A row with `outputs` {model: text} holds the instruction and all answers, a row with `preference` one judgement of
@@ -20,7 +20,7 @@ def alpaca_eval(rows: Sequence[Row]) -> list[Row | Loss]:
     Judge weighted_alpaca_eval_gpt4_turbo: 1 + the probability that model_2 is better, which becomes the label (a soft
     one, most often near 1); exactly 1.5 is a tie. A row of outputs that no preference uses is refused too.
     """
-    converted: list[Row | Loss] = []
+    converted: list[Made | Loss] = []
     shown: Row | None = None
     shown_at = used = 0
     for place, row in enumerate(rows):
@@ -32,16 +32,16 @@ def alpaca_eval(rows: Sequence[Row]) -> list[Row | Loss]:
                 text(row, "instruction")
                 shown, shown_at = row, place
             except RowRefused as refused:
-                converted.append(Loss(place, refused))
+                converted.append(Loss((place,), refused))
     for place, row in enumerate(rows):
         if not _shows_outputs(row):
             try:
-                converted.append(_alpaca_pair(row, shown))
+                converted.append(Made(_alpaca_pair(row, shown), (place, shown_at)))
                 used += 1
             except RowRefused as refused:
-                converted.append(Loss(place, refused))
+                converted.append(Loss((place,), refused))
     if shown is not None and not used:
-        converted.append(Loss(shown_at, RowRefused("no_partner", "no usable preference for the outputs of this id")))
+        converted.append(Loss((shown_at,), RowRefused("no_partner", "no usable preference for the outputs of this id")))
     return converted
 
 

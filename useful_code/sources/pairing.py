@@ -13,7 +13,7 @@ def pairs_of_answers(answers: Sequence[Answer], pairing: str = "all", seed: int 
     """Pairs of the answers of one prompt, the higher score chosen; equal scores give a row with `tie`.
 
     `pairing` is "all" (every two answers) or "best_random": the best answer against one other, drawn by a hash of the
-    seed and the prompt, so that the draw does not depend on the order of rows (METHODS 11.1, mixture 1).
+    seed and the prompt, so that the draw does not depend on the order of answers (METHODS 11.1, mixture 1).
 
     >>> prompt = [{"role": "user", "content": "Q"}]
     >>> answers = [Answer(prompt, text, score) for text, score in (("a", 1.0), ("b", 3.0), ("c", 1.0))]
@@ -23,17 +23,24 @@ def pairs_of_answers(answers: Sequence[Answer], pairing: str = "all", seed: int 
     >>> len(pairs_of_answers(answers, "best_random"))
     1
     """
+    return [pair_of(answers[chosen], answers[rejected]) for chosen, rejected in paired(answers, pairing, seed)]
+
+
+def paired(answers: Sequence[Answer], pairing: str, seed: int) -> list[tuple[int, int]]:
+    """Which answers make pairs: (index of the chosen one, index of the rejected one)."""
     if pairing == "best_random" and len(answers) > 2:
-        best = max(range(len(answers)), key=lambda index: answers[index].score)
-        others = [answer for index, answer in enumerate(answers) if index != best]
+        ordered = sorted(range(len(answers)), key=lambda index: (answers[index].score, answers[index].response))
         key = json.dumps([seed, answers[0].prompt]).encode("ascii")
-        draw = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % len(others)
-        return [_pair(answers[best], others[draw])]
-    return [_pair(first, second) for index, second in enumerate(answers) for first in answers[:index]]
+        draw = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % (len(ordered) - 1)
+        return [(ordered[-1], ordered[draw])]
+    return [
+        (first, second) if answers[first].score >= answers[second].score else (second, first)
+        for second in range(len(answers))
+        for first in range(second)
+    ]
 
 
-def _pair(first: Answer, second: Answer) -> Row:
-    chosen, rejected = (first, second) if first.score >= second.score else (second, first)
+def pair_of(chosen: Answer, rejected: Answer) -> Row:
     ids = [answer.source_id for answer in (chosen, rejected) if answer.source_id is not None]
     return make_pair(
         chosen.prompt,

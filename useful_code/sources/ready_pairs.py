@@ -80,7 +80,8 @@ def trl_preference(row: Row) -> list[Row]:
 
     `system` is put first where the chat has no system message. Scores are read under two pairs of names; equal ones
     are a tie. A chosen answer with the lower score stays chosen: here the columns are the label, and the scores may
-    be another judge's.
+    be another judge's. The columns that rows of ours may have, `label`, `tie` and `margin` (chat_pairs.py), are kept
+    and go before the scores.
 
     >>> trl_preference({"prompt": "Q", "chosen": "good", "rejected": "bad"})[0]["chosen"]
     [{'role': 'user', 'content': 'Q'}, {'role': 'assistant', 'content': 'good'}]
@@ -97,10 +98,13 @@ def trl_preference(row: Row) -> list[Row]:
     system = _optional_text(row, "system")
     if system:
         sides = {side: _with_system(messages, system) for side, messages in sides.items()}
-    pair: Row = dict(sides)
+    pair: Row = sides | {name: row[name] for name in ("label", "tie", "margin") if row.get(name) is not None}
     for names in (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")):
         if all(row.get(name) is not None for name in names):
-            return [pair | _scores(*(_optional_number(row, name) for name in names))]
+            scores = _scores(*(_optional_number(row, name) for name in names))
+            if "label" in pair:
+                scores.pop("tie", None)
+            return [scores | pair]
     return [pair]
 
 
@@ -233,7 +237,7 @@ SOURCES = {
         "pairs",
         "any data set in TRL's preference format, such as HuggingFaceH4/ultrafeedback_binarized or trl-lib/...",
         "see the data card",
-        "chosen, rejected (text, answers as messages, or whole chats), prompt, system, chosen_score/score_chosen, ...",
+        "chosen, rejected (text, answers as messages, or whole chats), prompt, system, chosen_score, label, tie, ...",
         "as it stands; whole chats go before a prompt column; equal scores are a tie",
         trl_preference,
     ),

@@ -7,10 +7,17 @@ from useful_code.reasons import RowRefused
 from useful_code.sources.fields import Row
 
 
-class Loss(NamedTuple):
-    """A raw row, or a part of it, that gave nothing."""
+class Made(NamedTuple):
+    """A row of ours, and where the raw rows it was made of stand in their group, from 0; the first one names it."""
 
-    place: int | None  # of the raw row in its group, from 0; None: a part of a row, or a pair of two
+    row: Row
+    places: tuple[int, ...]
+
+
+class Loss(NamedTuple):
+    """A raw row, a part of it, or a pair of two raw rows, that gave nothing; places as in `Made`."""
+
+    places: tuple[int, ...]
     refused: RowRefused
 
 
@@ -27,7 +34,7 @@ class Source(NamedTuple):
 
     It raises `RowRefused` for a row that gives nothing, and may put a `RowRefused` into the list for a part that
     cannot be used. With kind "pairs" and a `group_key`, `convert` takes the list of all rows with one key instead,
-    and puts `Loss`es into its list, so that the lost row is known.
+    and returns a list of `Made` and `Loss`.
     """
 
     kind: str
