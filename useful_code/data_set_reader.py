@@ -45,5 +45,15 @@ def read_data_set(source: str, split: str | None, **load_options: Any) -> Iterat
         loaded, name = loaded[chosen], f"{name}/{chosen}"
     elif split is not None:
         raise UserError(f"{source}: holds one data set without named splits; leave the split out")
-    for number, row in enumerate(loaded, start=1):
+    number, rows = 0, iter(loaded)
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # as above
+            first_line = (str(error).splitlines() or [""])[0]
+            problem = f"reading stopped after {number:,} rows ({type(error).__name__}: {first_line})"
+            raise UserError(f"{source}: {problem}; give the command again") from error
+        if row is None:
+            return
+        number += 1
         yield ReadRow(name, number, row, None)

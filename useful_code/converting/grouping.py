@@ -22,8 +22,8 @@ def group_rows(
     """Yield lists of rows with equal `key_of(row)`; a row without a usable key is a list of its own, refused.
 
     The rows are first dealt into `NUM_BUCKETS` files in `folder` by a hash of the key. The order of the lists follows
-    the files, and within a file the first row of each list; it does not depend on anything but the rows. A finished
-    dealing is used again.
+    the files, and within a file the refused rows come first, then the lists by their first rows; it does not depend on
+    anything but the rows. A finished dealing is used again.
     """
     if not (folder / "dealt").exists():
         with ExitStack() as stack:

@@ -33,6 +33,8 @@ def publish(output: Path, work: Path, card: dict[str, Any], splits: Sequence[Spl
     `datasets.load_dataset` the splits and the columns (in JSON lines, a column without a value is absent).
     """
     (output / "card.json").unlink(missing_ok=True)
+    for stray in (file for folder in FOLDERS for file in (output / folder).glob(".*.tmp")):
+        stray.unlink()  # of `write_atomically`, by a run that was killed
     for old in (file for folder in FOLDERS for name in ("train", "test") for file in _shards(output / folder, name)):
         old.unlink()
     for folder in FOLDERS[1:]:
