@@ -65,10 +65,14 @@ def convert_group(source: Source, raw: Sequence[Row], options: Options) -> tuple
             row = CHECKS[source.kind](row)
             if source.kind in ("pairs", "answers"):
                 _apply(options, row)
-            texts = {key: valid_text(row[key]) for key in ("subset", "source_id") if row.get(key)}
-            kept.append(Made(row | texts, each.places))
+            for key in ("subset", "source_id"):
+                if row.get(key):
+                    row[key] = valid_text(row[key])
+            kept.append(Made(row, each.places))
         except RowRefused as refused:
             losses.append(Loss(each.places, refused))
+    if converted and len(raw) == 1:
+        return kept, losses
     told = {place for each in converted for place in each.places}
     reason = "left_out_by_rule" if source.kind != "answers" else "not_drawn" if kept else "single_answer"
     return kept, losses + [Loss((place,), RowRefused(reason)) for place in range(len(raw)) if place not in told]
@@ -79,12 +83,14 @@ def valid_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _converted(source: Source, raw: Sequence[Row], options: Options) -> Iterator[Made | Loss]:
-    for each in source.convert(raw if source.group_key else raw[0]):
-        if isinstance(each, RowRefused):
-            yield Loss((0,), each)
-        else:
-            yield each if isinstance(each, Made | Loss) else Made(each, (0,))
+def _converted(source: Source, raw: Sequence[Row], options: Options) -> list[Made | Loss]:
+    if source.group_key:
+        return source.convert(raw)
+    made = source.convert(raw[0])
+    return [Loss(_FIRST, each) if isinstance(each, RowRefused) else Made(each, _FIRST) for each in made]
+
+
+_FIRST = (0,)
 
 
 def _of_answers(source: Source, raw: Sequence[Row], options: Options) -> Iterator[Made | Loss]:
