@@ -15,7 +15,7 @@ from readmes import METHOD_FOLDERS, READMES, ROOT, shell_blocks
 
 from useful_code.converting.recipe import options_of, read_recipe
 from useful_code.sources.table import SOURCES
-from useful_code.tiny import save_tiny_model
+from useful_code.tiny import save_tiny_judge
 
 CONFIGS = [path for folder in METHOD_FOLDERS for path in sorted(folder.glob("*.yaml"))]
 MIXTURES = sorted((ROOT / "configs" / "mixtures").glob("*.yaml"))
@@ -30,6 +30,8 @@ TORCH_FREE = (
     "convert_dataset",
     "mix_datasets",
     "inspect_dataset",
+    "pair_prompt",
+    "pair_probability",
 )
 
 
@@ -76,8 +78,8 @@ def readme_commands() -> list[tuple[str, list[str]]]:
 
 
 def test_the_loops_below_find_something():
-    assert len(METHOD_FOLDERS) == 1, "count the method folders anew"
-    assert len(CONFIGS) == 6
+    assert len(METHOD_FOLDERS) == 2, "count the method folders anew"
+    assert len(CONFIGS) == 10
     assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8
@@ -108,7 +110,7 @@ def test_a_copied_folder_with_useful_code_inside_still_trains(folder, tmp_path):
     shutil.copytree(ROOT / "useful_code", copy / "useful_code", ignore=ignored)
     with open(copy / "useful_code" / "__init__.py", "a", encoding="utf-8") as file:
         file.write("print('the copy runs')\n")
-    save_tiny_model(tmp_path / "tiny")
+    save_tiny_judge(tmp_path / "tiny")
     rows = []
     for i in range(40):
         sides = ("chosen", "rejected")

@@ -1,4 +1,6 @@
-"""Merge a LoRA adapter, head included, into its base and save a plain sequence classifier; recipes end with it.
+"""Merge a LoRA adapter, head included, into its base and save a plain Transformers model; recipes end with it.
+
+A sequence classifier or a causal language model, as the adapter's own configuration says.
 
     python useful_code/merge_adapter.py --base google/gemma-2b-it --adapter runs/x/adapter --output runs/x
 
@@ -9,17 +11,25 @@ where `quantization.json` stands beside it, the base is quantized as in training
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, TaskType
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from useful_code.user_errors import UserError, exit_cleanly
 
 QUANTIZATION_FILE = "quantization.json"  # BitsAndBytesConfig of the training
+LABELS_FILE = "pair_labels.json"  # of a pairwise model: what its config calls its verdicts
 # RuntimeError: shapes that do not fit; TypeError: a quantization that is none; ImportError: no bitsandbytes.
 CANNOT_BE_MERGED = (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError)
 
@@ -48,23 +58,29 @@ def main() -> None:
     parser.add_argument("--revision", default=None, help="Revision of a base model on a hub.")
     parser.add_argument("--trust_remote_code", action="store_true", help="Run code that comes with the base model.")
     arguments = parser.parse_args()
-    settings = {}
+    settings: dict[str, Any] = {}
     try:
         if (file := Path(arguments.adapter) / QUANTIZATION_FILE).exists():
             quantization = json.loads(file.read_text(encoding="utf-8"))
             settings["quantization_config"] = BitsAndBytesConfig.from_dict(quantization)
-        base = AutoModelForSequenceClassification.from_pretrained(
+        if PeftConfig.from_pretrained(arguments.adapter).task_type == TaskType.SEQ_CLS:
+            loader: Any = AutoModelForSequenceClassification
+            settings["num_labels"] = 1
+        else:
+            loader = AutoModelForCausalLM
+        base = loader.from_pretrained(
             arguments.base,
-            num_labels=1,
             dtype=torch.float32,
             revision=arguments.revision,
             trust_remote_code=arguments.trust_remote_code,
             **settings,
         )
-        if settings:
+        if "quantization_config" in settings:
             dequantize(base)
         merged = PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(arguments.adapter)
+        if (file := Path(arguments.adapter) / LABELS_FILE).exists():
+            merged.config.pair_labels = json.loads(file.read_text(encoding="utf-8"))
     except CANNOT_BE_MERGED as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{arguments.adapter} cannot be merged into {arguments.base}: {reason}") from error

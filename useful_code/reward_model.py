@@ -2,30 +2,30 @@
 
 The model stays a plain Transformers sequence classifier (`num_labels=1`): what is saved needs no code of ours to load.
 
-Shapes: S sequences (2 per pair), T tokens of a packed row, L padded length, D hidden size.
+Shapes: S sequences (2 per pair), D hidden size.
 """
 
 import logging
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl import ModelConfig
 
-from useful_code.prefix_attention import packed_kwargs, reason_not_shareable, share_prefix
+from useful_code.prefix_attention import hidden_at_ends, reason_not_shareable, share_prefix
 from useful_code.render import Template, ensure_pad_token, read_template
-from useful_code.shared_prefix import Layout
-from useful_code.user_errors import UserError
+from useful_code.trainable import load_to_train, model_path
+from useful_code.user_errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ def load_tokenizer(path: str, chat_template_path: str | None = None, trust_remot
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **kwargs)
     except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer can be loaded from {path!r}: {_reason(path, error)}") from error
+        raise UserError(f"no tokenizer can be loaded from {path!r}: {why_not_loaded(path, error)}") from error
     if chat_template_path:
         try:
             tokenizer.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--chat_template_path {chat_template_path}: {_first_line(error)}") from error
+            raise UserError(f"--chat_template_path {chat_template_path}: {first_line(error)}") from error
     return tokenizer
 
 
@@ -82,7 +82,7 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
                 **settings,
             )
         except (OSError, ValueError, ImportError, SafetensorError) as error:
-            raise UserError(f"no reward model can be loaded from {path!r}: {_reason(path, error)}") from error
+            raise UserError(f"no reward model can be loaded from {path!r}: {why_not_loaded(path, error)}") from error
     for name, *shapes in loading["mismatched_keys"]:
         found, expected = (tuple(shape) for shape in shapes)
         raise UserError(
@@ -98,60 +98,10 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
 def load_trainable(
     model_arguments: ModelConfig, seed: int, train_last_layers: int | None = None, trust_remote_code=False
 ):
-    """The model that TRL's `ModelConfig` describes, ready to train: float32 weights, LoRA or QLoRA if asked for.
-
-    `train_last_layers` leaves gradients to the last so many decoder layers, the final norm and the head. Raises
-    UserError for what cannot be loaded and for settings that exclude each other.
-    """
-    if train_last_layers is not None and model_arguments.use_peft:
-        raise UserError("--train_last_layers and --use_peft exclude each other: LoRA freezes the whole base")
-    try:
-        quantization = get_quantization_config(model_arguments)
-    except ImportError as error:
-        raise UserError(
-            f"--load_in_4bit and --load_in_8bit: {_first_line(error)} (pip install bitsandbytes)"
-        ) from error
-    if quantization and not model_arguments.use_peft:
-        raise UserError("--load_in_4bit and --load_in_8bit need --use_peft true: quantized weights cannot be trained")
-    name = model_arguments.dtype or "float32"
-    dtype = name if name == "auto" else getattr(torch, name)
-    model = load_reward_model(
-        model_path(model_arguments),
-        trust_remote_code,
-        seed,
-        revision=model_arguments.model_revision,
-        dtype=dtype,
-        attn_implementation=model_arguments.attn_implementation,
-        **({"quantization_config": quantization} if quantization else {}),
-    )
-    if train_last_layers is not None:
-        layers = getattr(model.base_model, "layers", None)
-        if layers is None:
-            raise UserError(f"--train_last_layers: {type(model).__name__} has no list of decoder layers; leave it out")
-        if not 0 <= train_last_layers <= len(layers):
-            raise UserError(f"--train_last_layers is {train_last_layers}; the model has {len(layers)} layers")
-        model.requires_grad_(False)
-        for module in (*layers[len(layers) - train_last_layers :], model.base_model.norm, model.score):
-            module.requires_grad_(True)
-    if model_arguments.use_peft:
-        model_arguments.lora_task_type = "SEQ_CLS"  # trains and saves the head beside the adapter
-        if quantization:
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer's choice
-        settings: Any = get_peft_config(model_arguments)
-        if isinstance(settings.target_modules, str) and settings.target_modules != "all-linear":
-            settings.target_modules = {settings.target_modules}  # TRL makes a single name a pattern, which fits nothing
-        try:
-            model = get_peft_model(model, settings)
-        except ValueError as error:
-            raise UserError(f"--lora_target_modules: {_first_line(error)}") from error
-    return model
-
-
-def model_path(model_arguments: ModelConfig) -> str:
-    """The directory or hub name to start from. Raises UserError when none was given."""
-    if not model_arguments.model_name_or_path:
-        raise UserError("give the model to start from with --model_name_or_path or in the --config file")
-    return model_arguments.model_name_or_path
+    """The scalar reward model that TRL's `ModelConfig` describes, ready to train (see `trainable.py`)."""
+    load = partial(load_reward_model, trust_remote_code=trust_remote_code, seed=seed)
+    # PEFT trains and saves the head of a SEQ_CLS model beside the adapter.
+    return load_to_train(model_arguments, load, lambda model: model.score, "SEQ_CLS", train_last_layers)
 
 
 def prepare_reward_model(model: Any, may_share_prefix: bool = True) -> None:
@@ -196,34 +146,10 @@ def _reward_forward(self, input_ids: torch.Tensor, **kwargs) -> SequenceClassifi
         return _rewards(self, input_ids, **kwargs)
 
 
-def _rewards(
-    self,
-    input_ids: torch.Tensor,  # (1, T) packed, (S, L) padded
-    attention_mask: torch.Tensor | None = None,  # (S, L) padded
-    position_ids: torch.Tensor | None = None,
-    layout: Layout | None = None,
-    **kwargs,
-) -> SequenceClassifierOutput:
+def _rewards(self, input_ids: torch.Tensor, **kwargs) -> SequenceClassifierOutput:
     """Rewards of all sequences of a batch, read at the last token of each (from the mask, not the pad id)."""
-    base_model = getattr(self, self.base_model_prefix)
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT passes every default
-    kwargs.pop("return_dict", None)
-    if layout is not None:
-        kwargs = kwargs | packed_kwargs(layout, input_ids.device)
-        hidden = base_model(input_ids, position_ids=position_ids, **kwargs).last_hidden_state[0]  # (T, D)
-        ends = torch.tensor(layout.end_indices(), device=hidden.device)  # (S,)
-        return SequenceClassifierOutput(logits=self.score(hidden[ends]))  # (S, 1)
-    if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
-    if position_ids is None:  # the same positions whether padding stands left or right
-        position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    kwargs["use_cache"] = False
-    hidden = base_model(
-        input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-    ).last_hidden_state  # (S, L, D)
-    columns = torch.arange(input_ids.shape[1], device=hidden.device)
-    ends = (attention_mask * columns).argmax(-1)  # (S,)
-    return SequenceClassifierOutput(logits=self.score(hidden[torch.arange(len(ends), device=ends.device), ends]))
+    hidden = hidden_at_ends(getattr(self, self.base_model_prefix), input_ids, **kwargs)  # (S, D)
+    return SequenceClassifierOutput(logits=self.score(hidden))  # (S, 1)
 
 
 def best_device() -> torch.device:
@@ -231,14 +157,10 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _reason(path: str, error: BaseException) -> str:
+def why_not_loaded(path: str, error: BaseException) -> str:
     """Why nothing could be loaded; a path that is not there gives an error about hub names, which would mislead."""
     if Path(path).exists():
-        return _first_line(error)
+        return first_line(error)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         return "no such directory"
-    return f"no such directory; taken as a hub name: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"no such directory; taken as a hub name: {first_line(error)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 LLAMA3_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
@@ -130,5 +130,19 @@ def save_tiny_model(
     """Write a tiny classifier and its byte tokenizer, so that any command of this repository can run on it."""
     tokenizer = byte_tokenizer(style)
     model = tiny_reward_model(architecture, len(tokenizer), seed, **changes)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def save_tiny_judge(
+    directory: str | Path, architecture: str = "llama", style: str = "chatml", seed: int = 0, **changes
+) -> None:
+    """Write a tiny causal language model and its byte tokenizer: every recipe can start from it."""
+    tokenizer = byte_tokenizer(style)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(
+            tiny_config(architecture, len(tokenizer), **changes), dtype=torch.float32
+        )
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Something only the user can mend. The text says what is wrong, where, and what to do about it."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def exit_cleanly(main: Callable[[], None]) -> None:
     """Run `main`; a `UserError` becomes one line on standard error and exit status 2.
 

@@ -1,24 +1,36 @@
 """Score token ids with a saved directory and plain Transformers: no code of this repository is imported.
 
 `save_load.py` runs it in a process of its own after a save:
-`check_saved.py DIRECTORY [--trust_remote_code] < sequences.json > rewards.json`
+`check_saved.py DIRECTORY [--trust_remote_code] [--token_ids 65 66] < sequences.json > numbers.json`
+It prints the reward of every sequence or, with `--token_ids`, the logits of these tokens behind it: a flat list.
 """
 
+import argparse
 import json
 import sys
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 
 @torch.inference_mode()
 def main() -> None:
-    trust = "--trust_remote_code" in sys.argv[2:]
-    model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], num_labels=1, trust_remote_code=trust)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("--trust_remote_code", action="store_true")
+    parser.add_argument("--token_ids", type=int, nargs="+")
+    arguments = parser.parse_args()
+    if arguments.token_ids:
+        load, settings, columns = AutoModelForCausalLM.from_pretrained, {}, arguments.token_ids
+    else:
+        load, settings, columns = AutoModelForSequenceClassification.from_pretrained, {"num_labels": 1}, [0]
+    model = load(arguments.directory, trust_remote_code=arguments.trust_remote_code, **settings)
     model = model.float().eval()  # the saved weights, without further rounding
-    sequences = json.load(sys.stdin)
-    rewards = [model(input_ids=torch.tensor([ids])).logits[0, 0].float().item() for ids in sequences]
-    json.dump(rewards, sys.stdout)
+    numbers = []
+    for ids in json.load(sys.stdin):
+        logits = model(input_ids=torch.tensor([ids])).logits[0]  # (1,) a reward, or (T, V) of the words
+        numbers += (logits[-1] if arguments.token_ids else logits)[columns].float().tolist()
+    json.dump(numbers, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def write_training_record(
         title=f"{method} reward model",
         lead=f"{arguments['model_name_or_path']}, trained on {len(data.train):,} rows of {arguments['dataset']}.",
         headline={
-            "held-out accuracy": _with_interval(after),
+            "held-out accuracy": with_interval(after),
             "calibration error": f"{after['expected_calibration_error']:.3f}",
             "longer answer wins": f"{after['length']['longer_wins_accuracy']:.3f}",
         },
@@ -69,7 +69,7 @@ def write_training_record(
         commands=usage(output_dir),
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, method, arguments, data, after))
-    print(f"\n{format_numbers(before, after)}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
+    print(f"\n{as_text(_table(before, after))}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
 
 
 def held_out_numbers(rows: Sequence[Mapping[str, Any]], rewards: np.ndarray) -> dict[str, Any]:
@@ -114,15 +114,17 @@ def usage(output_dir: str) -> str:
     )
 
 
-def format_numbers(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
-    """The held-out table as plain text."""
-    table = _table(before, after)
-    widths = [max(len(str(row[i])) for row in [table.header, *table.rows]) for i in range(len(table.header))]
-    lines = [
-        "  ".join(str(cell).ljust(width) if i == 0 else str(cell).rjust(width) for i, (cell, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in [table.header, *table.rows])
-    ]
-    return "\n".join(lines)
+def as_text(table: Table) -> str:
+    """A table for a terminal."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(str(row[column])) for row in lines) for column in range(len(table.header))]
+    return "\n".join(
+        "  ".join(
+            str(cell).ljust(width) if column == 0 else str(cell).rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in lines
+    )
 
 
 def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
@@ -139,7 +141,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
         f"Held-out pairs: {after['pairs']:,} of {after['prompts']:,} prompts. Intervals: 95 %, prompts resampled.",
         ["", *(["before"] if before is not None else []), "after"],
         [
-            row("accuracy", _with_interval),
+            row("accuracy", with_interval),
             row("loss", lambda n: f"{n['loss']:.3f}"),
             row("mean margin", lambda n: f"{n['mean_margin']:.3f}"),
             row("equal rewards (count as wrong)", lambda n: f"{n['equal_rewards']:.3f}"),
@@ -152,7 +154,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
     )
 
 
-def _with_interval(numbers: Mapping[str, Any]) -> str:
+def with_interval(numbers: Mapping[str, Any]) -> str:
     low, high = numbers["accuracy_interval"]
     return f"{numbers['accuracy']:.3f} ({low:.3f}-{high:.3f})"
 
@@ -196,7 +198,7 @@ prompt mean anything: P(first better) = sigmoid(difference).
 - Base model: `{arguments["model_name_or_path"]}`
 - Trained on {len(data.train):,} rows of `{arguments["dataset"]}`, seed {arguments["seed"]}, commit {git_commit()}
 {counts}
-- Held-out accuracy: {_with_interval(after)}, {after["pairs"]:,} pairs of {after["prompts"]:,} prompts, none of them in
+- Held-out accuracy: {with_interval(after)}, {after["pairs"]:,} pairs of {after["prompts"]:,} prompts, none of them in
   training; "the longer answer wins" reaches {after["length"]["longer_wins_accuracy"]:.3f}
 - Expected calibration error: {after["expected_calibration_error"]:.3f}
 

@@ -110,8 +110,8 @@ def choose_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str
     return resume_from_checkpoint
 
 
-def save_classifier(trainer: Trainer, base_model: str, revision: str = "main", trust_remote_code: bool = False) -> Path:
-    """Write the trained model as a plain sequence classifier to `trainer.args.output_dir`, from any kind of run.
+def save_model(trainer: Trainer, base_model: str, revision: str = "main", trust_remote_code: bool = False) -> Path:
+    """Write the trained model as Transformers reads it to `trainer.args.output_dir`, from any kind of run.
 
     Called by all processes. DDP, ZeRO-3 and FSDP gather whole weights. LoRA keeps its adapter, head included, in
     `adapter/` and merges it into `base_model` in a process of its own; QLoRA into the base as its 4 or 8 bits have it.
@@ -132,22 +132,31 @@ def save_classifier(trainer: Trainer, base_model: str, revision: str = "main", t
             quantization = getattr(model.config, "quantization_config", None)
             if quantization:  # the adapter fits this base only; merge_adapter.py looks for the file
                 write_atomically(target / merge_adapter.QUANTIZATION_FILE, quantization.to_json_string(use_diff=False))
+            if labels := getattr(model.config, "pair_labels", None):
+                write_atomically(target / merge_adapter.LABELS_FILE, json.dumps(labels))
             _run_alone(merge_adapter.__file__, command)
     trainer.accelerator.wait_for_everyone()
     return output_dir
 
 
-def save_and_check(trainer: Trainer, model_arguments: ModelConfig, rows: list[dict], trust_remote_code=False) -> float:
-    """`save_classifier`, then compare the rewards of `rows` (each with `ids`) before and after: the largest difference.
+def save_and_check(
+    trainer: Trainer,
+    model_arguments: ModelConfig,
+    rows: list[dict],
+    trust_remote_code: bool = False,
+    token_ids: Sequence[int] = (),
+) -> float:
+    """`save_model`, then compare what is predicted for `rows` (each with `ids`) before and after: the largest
+    difference. With `token_ids` the predictions are logits of these tokens, not rewards.
 
-    Called by all processes; a run whose saved directory does not give its own rewards fails here.
+    Called by all processes; a run whose saved directory does not give its own predictions fails here.
     """
     with in_float32(trainer.model):
-        predictions: Any = trainer.predict(rows).predictions  # type: ignore[arg-type]  # (N, 2); a list is a data set
+        predictions: Any = trainer.predict(rows).predictions  # type: ignore[arg-type]  # (N, 2) or (N, 2, K)
     base_model = str(model_arguments.model_name_or_path)
-    directory = save_classifier(trainer, base_model, model_arguments.model_revision, trust_remote_code)
+    directory = save_model(trainer, base_model, model_arguments.model_revision, trust_remote_code)
     sequences, rewards = [ids for row in rows for ids in row["ids"]], predictions.flatten().tolist()
-    return check_saved_rewards(trainer, directory, sequences, rewards, trust_remote_code)
+    return check_saved_rewards(trainer, directory, sequences, rewards, trust_remote_code, token_ids)
 
 
 def check_saved_rewards(
@@ -156,18 +165,20 @@ def check_saved_rewards(
     sequences: Sequence[Sequence[int]],
     rewards: Sequence[float],
     trust_remote_code: bool = False,
+    token_ids: Sequence[int] = (),
 ) -> float:
     """Reload `directory` in a fresh process with plain Transformers and return the largest difference of a reward.
 
-    `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`. Called by all
-    processes. Raises RuntimeError when the difference is over 1e-4; over 5e-2 of the largest reward (at least of 1)
-    where the trained weights are in 16 bits or fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or
-    float32 is multiplied as TF32.
+    `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`; with `token_ids`
+    they are the logits of these tokens behind each sequence. Called by all processes. Raises RuntimeError when the
+    difference is over 1e-4; over 5e-2 of the largest reward (at least of 1) where the trained weights are in 16 bits or
+    fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or float32 is multiplied as TF32.
     """
     answer = [""]
     if trainer.is_world_process_zero():
         try:
             command = [str(directory), *(["--trust_remote_code"] if trust_remote_code else [])]
+            command += ["--token_ids", *map(str, token_ids)] if token_ids else []
             text = _run_alone(check_saved.__file__, command, json.dumps([list(ids) for ids in sequences]))
             reloaded = json.loads(text.splitlines()[-1])
             differences = [abs(a - b) for a, b in zip(rewards, reloaded, strict=True)]

@@ -1,0 +1,132 @@
+"""From the logits of both orders to a probability that one answer is better, and to a ranking of several.
+
+Every pair is judged twice, once in each order; the mean of the two is antisymmetric, whatever the model thinks of the
+first place (METHODS 2.6). numpy only.
+
+Shapes: N comparisons, K labels (A, B and perhaps a tie), n answers to one prompt.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from useful_code.metrics import sigmoid
+
+
+def first_is_better(logits: np.ndarray) -> np.ndarray:
+    """P(the first answer shown is better), (N,), of logits (N, K): sigmoid(l_A - l_B), or P(A) + P(tie) / 2.
+
+    >>> first_is_better(np.array([[2.0, 0.5]])).round(8).tolist()
+    [0.81757448]
+    >>> first_is_better(np.array([[0.0, 0.0, 5.0]])).tolist()
+    [0.5]
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.ndim != 2 or logits.shape[1] not in (2, 3):
+        raise ValueError(f"logits need the shape (N, 2) or (N, 3), not {logits.shape}")
+    if logits.shape[1] == 2:
+        return sigmoid(logits[:, 0] - logits[:, 1])
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = shifted / shifted.sum(axis=1, keepdims=True)  # (N, 3)
+    return shares[:, 0] + shares[:, 2] / 2
+
+
+class BothOrders(NamedTuple):
+    """What a pairwise model says of N pairs (y1, y2)."""
+
+    probability: np.ndarray  # (N,) that y1 is better: the mean of both orders
+    position_bias: np.ndarray  # (N,) P(y1 better) where it stands first, minus the same where it stands second
+
+    def summary(self) -> dict[str, float]:
+        """Means over the pairs; NaN of none.
+
+        `position_bias`: mean of its size; `first_place_advantage`: mean with its sign; `flip_rate`: share of pairs
+        whose winner depends on the order.
+        """
+        first = self.probability + self.position_bias / 2  # P(y1 better) where it stands first
+        second = self.probability - self.position_bias / 2
+        none = float("nan")
+        return {
+            "position_bias": float(np.abs(self.position_bias).mean()) if len(first) else none,
+            "first_place_advantage": float(self.position_bias.mean()) if len(first) else none,
+            "flip_rate": float(((first > 0.5) != (second > 0.5)).mean()) if len(first) else none,
+        }
+
+
+def judge_both_orders(as_first: np.ndarray, as_second: np.ndarray) -> BothOrders:
+    """Logits (N, K) of the prompts with y1 in the first place, and of those with y1 in the second.
+
+    METHODS A.3:
+
+    >>> both = judge_both_orders(np.array([[2.0, 0.5]]), np.array([[0.3, 1.1]]))
+    >>> both.probability.round(8).tolist(), both.position_bias.round(8).tolist()
+    ([0.75377448], [0.1276])
+    """
+    first, second = first_is_better(as_first), 1 - first_is_better(as_second)
+    return BothOrders((first + second) / 2, first - second)
+
+
+def knockout(num_answers: int, better: Callable[[int, int], float]) -> int:
+    """The champion of n - 1 comparisons: each next answer replaces it if `better(next, champion)` is over one half.
+
+    Where preferences are cyclic, the result depends on the order of the answers.
+
+    >>> knockout(3, lambda a, b: float(a > b))
+    2
+    """
+    if num_answers < 1:
+        raise ValueError("a knockout needs an answer")
+    champion = 0
+    for challenger in range(1, num_answers):
+        if better(challenger, champion) > 0.5:
+            champion = challenger
+    return champion
+
+
+def win_matrix(probabilities: np.ndarray) -> np.ndarray:
+    """(n, n) of P(row better than column) from its upper triangle; the diagonal is one half.
+
+    >>> win_matrix(np.array([[0, 0.9], [0, 0]])).round(3).tolist()
+    [[0.5, 0.9], [0.1, 0.5]]
+    """
+    upper = np.triu(np.asarray(probabilities, dtype=np.float64), 1)
+    number = len(upper)
+    return upper + np.tril(1 - upper.T, -1) + np.eye(number) / 2
+
+
+def copeland(matrix: np.ndarray) -> np.ndarray:
+    """Wins of every answer (n,), a draw counting one half."""
+    wins = (matrix > 0.5) + (matrix == 0.5) / 2
+    return wins.sum(axis=1) - np.diag(wins)
+
+
+def borda(matrix: np.ndarray) -> np.ndarray:
+    """Expected wins of every answer (n,): the sum of its probabilities."""
+    return matrix.sum(axis=1) - np.diag(matrix)
+
+
+def bradley_terry_scores(matrix: np.ndarray, ridge: float = 0.01, tolerance: float = 1e-10) -> np.ndarray:
+    """Scores (n,) of mean 0 for which sigmoid(s_i - s_j) is nearest to the matrix, by Newton's method.
+
+    The maximum of sum_i,j P_ij log sigmoid(s_i - s_j) - ridge/2 |s|^2; without the ridge an answer that always wins
+    would have no finite score.
+
+    >>> scores = bradley_terry_scores(win_matrix(np.array([[0, 0.75], [0, 0]])), ridge=0)
+    >>> float((scores[0] - scores[1]).round(6))  # log(0.75 / 0.25)
+    1.098612
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    number = len(matrix)
+    scores = np.zeros(number)
+    weights = matrix + matrix.T - 2 * np.diag(np.diag(matrix))  # (n, n) comparisons of every two answers
+    for _ in range(100):
+        expected = sigmoid(scores[:, None] - scores[None, :])
+        gradient = (matrix - weights * expected).sum(axis=1) - np.diag(matrix - weights * expected) - ridge * scores
+        curvature = weights * expected * (1 - expected)
+        hessian = np.diag(curvature.sum(axis=1) + ridge) - curvature + 1 / number  # 1/n: the sum of scores stays 0
+        step = np.linalg.solve(hessian, gradient)
+        scores = scores + step / max(1.0, np.abs(step).max())
+        if np.abs(step).max() < tolerance:
+            break
+    return scores - scores.mean()
