@@ -169,7 +169,14 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, how):
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py")]
     with open(tmp_path / "errors", "w") as errors:  # no pipe, which a process that is left would keep open
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background
+        )
     watchdog = threading.Timer(40, os.killpg, (process.pid, signal.SIGKILL))
     watchdog.start()
     try:
