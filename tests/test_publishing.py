@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from useful_code import mix_datasets
-from useful_code.converting import publishing, work
+from useful_code.converting import inputs, publishing, work
 from useful_code.converting.convert import convert
 from useful_code.converting.recipe import read_recipe
 from useful_code.converting.work import only_run
@@ -170,12 +170,20 @@ def test_input_and_output_lie_apart(tmp_path):
     convert("columns", [str(raw)], raw.parent / "out")  # a file beside it is no folder that would be read again
 
 
-def run(folder, *words, unprivileged=False):
-    """The real command; `unprivileged`: as a user who is bound by permissions, even if the tests run as root."""
-    command = [sys.executable, *words]
-    as_user = {"user": 65534, "group": 65534} if unprivileged and os.geteuid() == 0 else {}
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **as_user)
+def test_an_input_that_cannot_be_read_is_named_not_the_output(tmp_path, monkeypatch):
+    """Also if the permission is missing where the file is only hashed; the tests may run as root, who reads all."""
+    raw = columns(tmp_path, "raw.jsonl", [("Q", "good", "bad")])
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(inputs, "sha256_of", denied)
+    with pytest.raises(UserError, match=r"raw.jsonl: cannot be read \(Permission denied\)"):
+        convert("columns", [raw], tmp_path / "out")
+
+
+def run(folder, *words):
+    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
 
 
 def test_a_hub_name_without_a_hub_is_one_line(tmp_path):
