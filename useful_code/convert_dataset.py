@@ -5,10 +5,10 @@
     python useful_code/convert_dataset.py --source columns --input mine.csv --chosen_column good --rejected_column bad \
         --output pairs/mine
 
-The output is a folder: `train-00000-of-00001.parquet` and so on (or `.jsonl`), `refused_rows.jsonl`, `card.json` and
-`DATA_CARD.md`. Memory does not grow with the input (where rows of one prompt must be brought together, it holds a 64th
-of them). What is finished survives an interruption: the same command goes on from the last finished part and ends in
-the same bytes, for any --num_proc.
+The output is a folder: `train-00000-of-00001.parquet` and so on (or `.jsonl`), `refused_rows.jsonl`, `card.json`,
+`DATA_CARD.md`, and a `README.md` by which `datasets.load_dataset` reads it. Memory does not grow with the input (where
+rows of one prompt must be brought together, it holds a 64th of them). What is finished survives an interruption: the
+same command goes on from the last finished part and ends in the same bytes, for any --num_proc.
 """
 
 import argparse
