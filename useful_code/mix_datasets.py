@@ -8,8 +8,8 @@ The recipe (configs/mixtures/*.yaml) names the sources, raw or converted, and ho
 converted first, into `<output>-sources/`, and used again by the next mixture that asks for the same. Then: rows whose
 prompt stands in an evaluation set, exact and contradictory duplicates, near-duplicates, and what is over the limits are
 left out, each with its reason; the rest is split by prompt. The output has `train/`, `held_out/`, `refused_rows.jsonl`,
-`card.json`, `DATA_CARD.md`, and a `README.md` by which `datasets.load_dataset` reads both parts. The same recipe, inputs
-and seed give the same bytes, for any --num_proc.
+`card.json`, `DATA_CARD.md`, and a `README.md` by which `datasets.load_dataset` reads both parts. The same recipe,
+inputs and seed give the same bytes, for any --num_proc.
 """
 
 import argparse
