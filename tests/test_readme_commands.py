@@ -87,7 +87,7 @@ def test_the_demo_learns(installed):
 def test_the_commands_of_the_main_readme(installed):
     """Convert, train, score, RewardBench, then the data section: each reads what the one before wrote."""
     write_inputs(installed)
-    for text in ("get_smollm2.py", "mix_datasets.py", "--source columns"):
+    for text in ("--output scores.jsonl", "mix_datasets.py", "--source columns"):
         commands = block_with(ROOT / "README.md", text)
         for name, file in REPLACED.items():
             commands = commands.replace(name, file)
