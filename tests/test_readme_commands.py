@@ -124,7 +124,7 @@ def test_every_requirements_file_is_enough(folder, tmp_path):
         f"pip install -c constraints.txt -e . -r {folder.name}/requirements.txt\n"
         "pip check\n"
         f"python {folder.name}/{script.name} --help > help.txt\n"
-        'python -c \'from useful_code.tiny import save_tiny_model; save_tiny_model("tiny", "llama", "llama3")\'\n',
+        'python -c \'from useful_code.tiny import save_tiny_judge; save_tiny_judge("tiny", "llama", "llama3")\'\n',
         copy,
     )
     assert "--model_name_or_path" in (copy / "help.txt").read_text(encoding="utf-8")
