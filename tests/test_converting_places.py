@@ -12,7 +12,7 @@ from useful_code.converting.checked import Options, checked_rows
 from useful_code.converting.convert import convert
 from useful_code.read_rows import load_checked
 from useful_code.sources.fields import Answer
-from useful_code.sources.pairing import pairs_of_answers
+from useful_code.sources.pairing import pair_of, paired
 from useful_code.sources.table import SOURCES
 
 
@@ -69,7 +69,7 @@ def test_the_pairs_do_not_depend_on_the_order_of_the_answers(pairing):
     answers = [Answer(prompt, text, score) for text, score in (("a", 1), ("b", 2), ("c", 2), ("d", 0))]
 
     def made(answers):
-        pairs = pairs_of_answers(answers, pairing)
+        pairs = [pair_of(answers[first], answers[second]) for first, second in paired(answers, pairing)]
         return sorted(sorted(row[side][-1]["content"] for side in ("chosen", "rejected")) for row in pairs)
 
     assert len({str(made(order)) for order in itertools.permutations(answers)}) == 1

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from readmes import ROOT
 
+from useful_code.converting.checked import CHECKS
 from useful_code.inspecting import pairs, ratings, steps
 from useful_code.inspecting.examples import ALIKE, MOST_CHARACTERS, SHOW, cut, differences
 from useful_code.inspecting.findings import common_findings, heaviest_share
-from useful_code.inspecting.page import CHECKS, VIEWS, kind_of
+from useful_code.inspecting.page import VIEWS, kind_of
 from useful_code.inspecting.pictures import MOST_BARS, bin_edges
 from useful_code.inspecting.refused import refused_html
 from useful_code.inspecting.seen import MOST_NAMES, OTHERS, Reservoir, Seen, Shown, look_at

@@ -12,7 +12,6 @@ same command goes on from the last finished part and ends in the same bytes, for
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from useful_code.converting.checked import Options
 from useful_code.converting.convert import convert, counts_of
 from useful_code.converting.inputs import input_files, read_all
 from useful_code.converting.shards import FORMATS, REFUSED
+from useful_code.converting.work import interruptions_told
 from useful_code.read_rows import report_counts
 from useful_code.reasons import RowRefused
 from useful_code.row_readers import parsed
@@ -84,13 +84,13 @@ def main() -> None:
         for role in ("prompt", "chosen", "rejected", "system")
         if getattr(arguments, f"{role}_column")
     }
-    load_options = {name: getattr(arguments, name) for name in ("data_dir", "revision", "streaming")}
-    load_options["name"] = arguments.config_name
+    load_options = {"name": arguments.config_name}
+    load_options |= {name: getattr(arguments, name) for name in ("data_dir", "revision", "streaming")}
+    load_options = {name: value for name, value in load_options.items() if value}
     if arguments.source == "columns":
         columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"} | columns
-        given = {name: value for name, value in load_options.items() if value}
-        check_columns(arguments.input, arguments.split, columns, **given)
-    try:
+        check_columns(arguments.input, arguments.split, columns, **load_options)
+    with interruptions_told(arguments.output):
         card = convert(
             arguments.source,
             arguments.input,
@@ -103,12 +103,6 @@ def main() -> None:
             num_proc=arguments.num_proc,
             **load_options,
         )
-    except KeyboardInterrupt:
-        print(f"{arguments.output}: the same command goes on where this one stopped", file=sys.stderr)
-        raise
-    except OSError as error:
-        where = error.filename or arguments.output
-        raise UserError(f"{where}: cannot be read or written ({error.strerror or error})") from error
     print(report_counts(counts_of(card, Path(arguments.output) / REFUSED)))
     longer = card["statistics"].get("chosen_longer_share")
     print(

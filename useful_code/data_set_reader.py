@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from useful_code.row_readers import SUFFIXES, ReadRow
-from useful_code.user_errors import UserError
+from useful_code.user_errors import UserError, first_line
 
 
 def is_hub_name(source: str) -> bool:
@@ -34,8 +34,7 @@ def read_data_set(source: str, split: str | None, **load_options: Any) -> Iterat
         loaded = datasets.load_from_disk(source) if on_disk else datasets.load_dataset(source, **load_options)
     except Exception as error:  # the library and the network raise many kinds
         what = "cannot be loaded" if on_disk else "no such file or folder, and not loadable from the hub"
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{source}: {what} ({type(error).__name__}: {first_line})") from error
+        raise UserError(f"{source}: {what} ({type(error).__name__}: {first_line(error)})") from error
     name = Path(source).name if on_disk else source  # a place must not depend on the machine
     if isinstance(loaded, dict):  # a DatasetDict or, streamed, an IterableDatasetDict
         names = list(loaded)
@@ -50,8 +49,7 @@ def read_data_set(source: str, split: str | None, **load_options: Any) -> Iterat
         try:
             row = next(rows, None)
         except Exception as error:  # as above
-            first_line = (str(error).splitlines() or [""])[0]
-            problem = f"reading stopped after {number:,} rows ({type(error).__name__}: {first_line})"
+            problem = f"reading stopped after {number:,} rows ({type(error).__name__}: {first_line(error)})"
             raise UserError(f"{source}: {problem}; give the command again") from error
         if row is None:
             return

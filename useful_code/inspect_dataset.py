@@ -9,17 +9,15 @@ the same page.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from useful_code.atomic_write import write_atomically
-from useful_code.converting.inputs import count_rows, input_files
+from useful_code.converting.checked import CHECKS
+from useful_code.converting.inputs import input_files, progress_bar
 from useful_code.inspecting.beside import beside
-from useful_code.inspecting.page import CHECKS, VIEWS, findings_of, kind_of, page_of
+from useful_code.inspecting.page import VIEWS, findings_of, kind_of, page_of
 from useful_code.inspecting.refused import refused_html
 from useful_code.inspecting.seen import look_at
 from useful_code.inspecting.token_lengths import token_tables
@@ -32,9 +30,7 @@ TOKENIZED_ROWS = 1000
 
 def watched(rows: Iterator[Any], dataset: str, counts: RowCounts) -> Iterator[Any]:
     """The rows, with a progress bar where somebody watches."""
-    files = list(input_files([dataset]))
-    total = count_rows(files) if files and sys.stderr.isatty() else None
-    with tqdm(total=total, desc="rows", unit=" rows", disable=None) as progress:
+    with progress_bar(list(input_files([dataset])), "rows") as progress:
         for row in rows:
             yield row
             progress.update(counts.read - progress.n)
@@ -68,10 +64,12 @@ def main() -> None:
     files = [Path(file) for file in arguments.refused or []] or beside(dataset, "refused_rows.jsonl")
     refused, num_refused = refused_html([*files, refused_now], seed)
     tokenized = seen.sample.shuffled()[:TOKENIZED_ROWS]
+    findings = findings_of(kind, seen, counts)
     html = page_of(
         kind,
         seen,
         counts,
+        findings,
         refused=refused,
         num_examples=arguments.num_examples,
         more_tables=token_tables(tokenized, kind, arguments.tokenizer) if arguments.tokenizer else (),
@@ -80,7 +78,7 @@ def main() -> None:
     write_atomically(output / "report.html", html)
     print(report_counts(counts))
     print(f"{num_refused:,} refused rows are described on the page, of this and of the conversion")
-    for finding in findings_of(kind, seen, counts):
+    for finding in findings:
         print(f"- {finding.text}")
     print(f"The page is {output / 'report.html'}")
 

@@ -28,14 +28,22 @@ from tqdm import tqdm
 from useful_code.converting.checked import Options
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.converting.convert import convert, counts_of
-from useful_code.converting.inputs import check_apart, count_rows, describe_inputs, hub_commit, input_files, read_all
+from useful_code.converting.inputs import check_apart, describe_inputs, hub_commit, input_files, progress_bar, read_all
 from useful_code.converting.mixing import HELD_OUT, Mixer, decide, ids_of, table_of_sources
 from useful_code.converting.parts import write_parts
 from useful_code.converting.publishing import Split, give_up, publish
 from useful_code.converting.recipe import EvaluationSet, Ingredient, Recipe, options_of, read_recipe
 from useful_code.converting.schemas import schema_of
 from useful_code.converting.shards import FORMATS, REFUSED, write_refused_rows, write_shards
-from useful_code.converting.work import discard_work, fingerprint, finished_card, only_run, output_folder, start_work
+from useful_code.converting.work import (
+    discard_work,
+    fingerprint,
+    finished_card,
+    interruptions_told,
+    only_run,
+    output_folder,
+    start_work,
+)
 from useful_code.read_rows import no_usable_row, report_counts
 from useful_code.row_readers import ReadRow, UnparsedLine
 from useful_code.run_info import git_commit
@@ -69,8 +77,7 @@ def _mix(recipe: Recipe, output: Path, file_format: str, num_proc: int) -> dict[
     work = start_work(output, fingerprint({"inputs": inputs, "options": options}))
     evaluation = _evaluation_prompts(recipe, commits)
     mixer = Mixer(list(folders), recipe.seed, recipe.near_duplicate_threshold, evaluation)
-    total = count_rows([file for paths in folders.values() for file in input_files(paths)])
-    with tqdm(total=total, desc="pairs", unit=" pairs", disable=None) as progress:
+    with progress_bar([file for paths in folders.values() for file in input_files(paths)], "pairs") as progress:
         rows = ([row] for name, paths in folders.items() for row in _rows_of(name, paths, commits))
         parts = write_parts(rows, mixer, work, num_proc, progress)
     if not parts:
@@ -238,14 +245,8 @@ def main() -> None:
             raise UserError(f"--input {given}: write NAME=PATH, the name of a source and where its rows are")
         inputs[name] = path
     recipe = read_recipe(Path(arguments.config), inputs, arguments.decontaminate)
-    try:
+    with interruptions_told(arguments.output):
         card = mix(recipe, arguments.output, arguments.format, arguments.num_proc)
-    except KeyboardInterrupt:
-        print(f"{arguments.output}: the same command goes on where this one stopped", file=sys.stderr)
-        raise
-    except OSError as error:
-        where = error.filename or arguments.output
-        raise UserError(f"{where}: cannot be read or written ({error.strerror or error})") from error
     print_summary(card)
     held_out = f", evaluate on {arguments.output}/held_out" if card["rows"]["held_out"] else ""
     print(f"Train on {arguments.output}/train{held_out}; DATA_CARD.md says what is in it")

@@ -5,6 +5,7 @@ Two kernels compute the same: one sdpa call per segment, anywhere; FlexAttention
 Shapes: T tokens in the row, S sequences, L padded length, D hidden size, H heads, C channels of a head.
 """
 
+import logging
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from useful_code.shared_prefix import Layout
+
+logger = logging.getLogger(__name__)
 
 ATTENTION_NAME = "shared_prefix"
 # Keyword arguments of the attention call that change the maths and that no kernel below implements.
@@ -53,6 +56,16 @@ def positions_depend_on_batch(model) -> bool:
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     of_layers = [scaling, *(value for value in scaling.values() if isinstance(value, dict))]
     return any(entry.get("rope_type", entry.get("type")) in ("dynamic", "longrope") for entry in of_layers)
+
+
+def share_prefix_where_possible(model, may_share_prefix: bool = True) -> None:
+    """`share_prefix`, or a log line that says why not; `model.shares_prefix` tells which."""
+    reason = reason_not_shareable(model) if may_share_prefix else "an attn_implementation was asked for"
+    model.shares_prefix = reason is None
+    if reason is None:
+        share_prefix(model)
+    else:
+        logger.warning("%s: prompts are not shared, because %s", type(model).__name__, reason)
 
 
 def share_prefix(model) -> None:

@@ -88,11 +88,7 @@ def write_report(
     if lead:
         parts.append(f'<p class="lead">{escape(lead)}</p>')
     if headline:
-        tiles = [
-            f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-            for name, value in headline.items()
-        ]
-        parts.append(f'<div class="tiles">{"".join(tiles)}</div>')
+        parts.append(tiles_html(headline))
     if figures:
         parts.append('<h2>Pictures</h2>\n<div class="pictures">')
     parts += [picture_html(picture, output_dir) for picture in figures]
@@ -121,6 +117,14 @@ def page_html(title: str, parts: Sequence[str], style: str = "") -> str:
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def tiles_html(headline: Mapping[str, str]) -> str:
+    """A few numbers to be seen first, as a part of a page."""
+    tiles = (
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in headline.items()
+    )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def picture_html(picture: Picture, folder: Path) -> str:

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import ModelConfig
 
-from useful_code.prefix_attention import hidden_at_ends, reason_not_shareable, share_prefix
+from useful_code.prefix_attention import hidden_at_ends, share_prefix_where_possible
 from useful_code.render import Template, ensure_pad_token, read_template
 from useful_code.trainable import load_to_train, model_path
 from useful_code.user_errors import UserError, first_line
@@ -119,12 +119,7 @@ def prepare_reward_model(model: Any, may_share_prefix: bool = True) -> None:
     model.autocast_off = False
     model.score.__class__ = Float32Linear  # the same parameter under the same name: saving is unchanged
     model.forward = types.MethodType(_reward_forward, model)
-    reason = reason_not_shareable(model) if may_share_prefix else "an attn_implementation was asked for"
-    model.shares_prefix = reason is None
-    if reason is None:
-        share_prefix(model)
-    else:
-        logger.warning("%s: prompts are not shared, because %s", type(model).__name__, reason)
+    share_prefix_where_possible(model, may_share_prefix)
 
 
 @contextmanager

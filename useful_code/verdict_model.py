@@ -6,7 +6,6 @@ remembers the labels under `pair_labels`; without it they are A and B, as in the
 Shapes: S sequences, K labels, V vocabulary, D hidden size.
 """
 
-import logging
 import types
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,12 +20,10 @@ from transformers.modeling_outputs import CausalLMOutput
 from trl import ModelConfig
 
 from useful_code.pair_prompt import LABELS
-from useful_code.prefix_attention import hidden_at_ends, reason_not_shareable, share_prefix
+from useful_code.prefix_attention import hidden_at_ends, share_prefix_where_possible
 from useful_code.reward_model import why_not_loaded
 from useful_code.trainable import load_to_train
 from useful_code.user_errors import UserError
-
-logger = logging.getLogger(__name__)
 
 # Attributes with which some architectures change their logits in a way that `_verdict_logits` does not.
 _SCALED_LOGITS = ("logit_scale", "logits_scaling")
@@ -90,12 +87,7 @@ def prepare_verdict_model(model: Any, may_share_prefix: bool = True) -> None:
         raise UserError(f"{type(model).__name__} cannot be used as a pairwise model: {what}")
     model.autocast_off = False
     model.forward = types.MethodType(_forward, model)
-    reason = reason_not_shareable(model) if may_share_prefix else "an attn_implementation was asked for"
-    model.shares_prefix = reason is None
-    if reason is None:
-        share_prefix(model)
-    else:
-        logger.warning("%s: prompts are not shared, because %s", type(model).__name__, reason)
+    share_prefix_where_possible(model, may_share_prefix)
 
 
 def _forward(self, input_ids: torch.Tensor, token_ids: Sequence[int] | None = None, **kwargs) -> CausalLMOutput:

@@ -14,11 +14,11 @@ from useful_code.converting.choice import choose_rows
 from useful_code.converting.grouping import group_rows
 from useful_code.converting.inputs import (
     check_apart,
-    count_rows,
     describe_inputs,
     hub_commit,
     hub_names,
     input_files,
+    progress_bar,
     read_all,
 )
 from useful_code.converting.parts import Part, write_parts
@@ -136,11 +136,8 @@ def _convert(conversion: Conversion, source: Source, output: Path, num_proc: int
 
 def _make_parts(converter: Converter, rows: Any, work: Path, num_proc: int, files: list[Path]) -> list[Part]:
     """Convert all rows, with a progress bar where somebody watches."""
-    from tqdm import tqdm
-
     group_key = converter.source.group_key
-    total = count_rows(files) if files and sys.stderr.isatty() else None
-    with tqdm(total=total, desc="rows", unit=" rows", disable=None) as progress:
+    with progress_bar(files, "rows") as progress:
         groups = group_rows(rows, group_key, work) if group_key else ([row] for row in rows)
         return write_parts(groups, converter, work, num_proc, progress)
 

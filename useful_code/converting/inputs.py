@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ from useful_code.converting.checked import valid_text
 from useful_code.data_set_reader import is_hub_name, is_saved_data_set
 from useful_code.read_rows import list_files, read_unparsed
 from useful_code.row_readers import ReadRow, UnparsedLine, open_binary
-from useful_code.user_errors import UserError
+from useful_code.user_errors import UserError, first_line
 
 CHUNK_BYTES = 1 << 20
 
@@ -87,8 +88,8 @@ def hub_commit(inputs: list[str], revision: str | None) -> str | None:
     try:
         return huggingface_hub.HfApi().dataset_info(names[0], revision=revision).sha
     except Exception as error:  # the library and the network raise many kinds
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{names[0]}: no such file or folder, and not found on the hub ({first_line})") from error
+        reason = first_line(error)
+        raise UserError(f"{names[0]}: no such file or folder, and not found on the hub ({reason})") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -101,6 +102,14 @@ def _sha256_of_input(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def progress_bar(files: list[Path], what: str) -> Any:
+    """A tqdm bar over the rows of these files, which are counted only where somebody watches."""
+    from tqdm import tqdm
+
+    total = count_rows(files) if files and sys.stderr.isatty() else None
+    return tqdm(total=total, desc=what, unit=f" {what}", disable=None)
 
 
 def count_rows(files: list[Path]) -> int | None:

@@ -92,6 +92,19 @@ def only_run(output: Path) -> Iterator[None]:
         os.close(folder)
 
 
+@contextmanager
+def interruptions_told(output: str) -> Iterator[None]:
+    """Around a whole command: Ctrl-C says how to go on, and an error of the file system is one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{output}: the same command goes on where this one stopped", file=sys.stderr)
+        raise
+    except OSError as error:
+        where = error.filename or output
+        raise UserError(f"{where}: cannot be read or written ({error.strerror or error})") from error
+
+
 def _hash_of_code() -> str:
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()

@@ -8,6 +8,7 @@ from typing import Any
 
 from useful_code.chat_pairs import Message, is_tie, prompt_of
 from useful_code.inspecting.seen import Shown
+from useful_code.inspecting.steps import RIGHT
 
 MOST_CHARACTERS = 20_000  # of one text that stand on the page
 MOST_WORDS = 2_000  # of both answers together that are compared; the time grows with their product
@@ -62,7 +63,7 @@ def steps_html(shown: Shown) -> str:
     row = shown.row
     steps = ""
     for step, label in zip(row["completions"], row["labels"], strict=True):
-        kind = "" if label is None else "right" if label >= 0.5 else "wrong"
+        kind = "" if label is None else "right" if label >= RIGHT else "wrong"
         name = "no label" if label is None else f"{kind} ({label:g})"
         steps += f'<li><span class="role {kind}">{name}</span><div class="text">{cut(step)}</div></li>'
     facts = [] if row.get("outcome") is None else [f"the answer is {'right' if row['outcome'] else 'wrong'}"]
@@ -76,8 +77,12 @@ SHOW: dict[str, Callable[[Shown], str]] = {"pairs": pair_html, "ratings": rated_
 def _row(shown: Shown, facts: Sequence[str], body: str) -> str:
     row: dict[str, Any] = shown.row
     subset = [str(row[name]) for name in ("source", "subset") if row.get(name)]
-    head = " · ".join(escape(text[:200]) for text in [shown.place, *dict.fromkeys(subset), *facts])
-    return f'<div class="row"><p class="note">{head}</p>{body}</div>'
+    return box([text[:200] for text in [shown.place, *dict.fromkeys(subset), *facts]], body)
+
+
+def box(head: Sequence[str], body: str) -> str:
+    """One row on the page: a line about it, and below it the row as HTML."""
+    return f'<div class="row"><p class="note">{" · ".join(map(escape, head))}</p>{body}</div>'
 
 
 def _messages(messages: Sequence[Message]) -> str:
@@ -87,10 +92,10 @@ def _messages(messages: Sequence[Message]) -> str:
     )
 
 
-def cut(text: str) -> str:
-    """A text as HTML; what is beyond the limit is said, not shown."""
-    more = len(text) - MOST_CHARACTERS
-    return escape(text[:MOST_CHARACTERS]) + (f" <i>[and {more:,} more characters]</i>" if more > 0 else "")
+def cut(text: str, most: int = MOST_CHARACTERS, length: int | None = None) -> str:
+    """A text as HTML; what is beyond `most` characters, of `length` if the text itself was cut before, is only said."""
+    more = (len(text) if length is None else length) - most
+    return escape(text[:most]) + (f" <i>[and {more:,} more characters]</i>" if more > 0 else "")
 
 
 def differences(first: str, second: str) -> tuple[str, str]:

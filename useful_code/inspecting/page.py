@@ -4,21 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from useful_code.chat_pairs import check_pair
 from useful_code.inspecting import examples, pairs, ratings, steps
 from useful_code.inspecting.beside import beside
 from useful_code.inspecting.findings import Finding, common_findings, trace_table
 from useful_code.inspecting.seen import Seen
-from useful_code.rated_rows import check_rated
 from useful_code.read_rows import RowCounts, read_rows, report_counts
-from useful_code.report import Table, page_html, picture_html, table_html
-from useful_code.step_rows import check_steps
+from useful_code.report import Table, page_html, picture_html, table_html, tiles_html
 from useful_code.user_errors import UserError
 
 VIEWS: dict[str, ModuleType] = {"pairs": pairs, "ratings": ratings, "steps": steps}
-CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {"pairs": check_pair, "ratings": check_rated, "steps": check_steps}
 COLUMNS = {"pairs": {"chosen", "rejected"}, "ratings": {"messages", "ratings"}, "steps": {"completions", "labels"}}
 
 
@@ -45,6 +40,7 @@ def page_of(
     kind: str,
     seen: Seen,
     counts: RowCounts,
+    findings: Sequence[Finding],
     *,
     refused: str,
     num_examples: int,
@@ -53,16 +49,12 @@ def page_of(
 ) -> str:
     """The page as HTML; its pictures are written to `folder`. `refused` is the part about refused rows."""
     view, show = VIEWS[kind], examples.SHOW[kind]
-    tiles = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-        for name, value in view.headline(seen).items()
-    )
     parts = [
         f"<h1>{escape(counts.source)}</h1>",
         f'<p class="lead">{escape(report_counts(counts))}{_card(counts.source)}</p>',
-        f'<div class="tiles">{tiles}</div>',
+        tiles_html(view.headline(seen)),
         "<h2>What stands out</h2>",
-        *_findings(findings_of(kind, seen, counts), seen, show),
+        *_findings(findings, seen, show),
         '<h2>Pictures</h2><div class="pictures">',
         *(picture_html(picture, folder) for picture in view.pictures(seen)),
         "</div>",

@@ -17,6 +17,7 @@ SURE_BY = 0.1  # a trait is reported where even the interval's near end is this 
 COMMON = 0.05  # and where at least this share of the pairs differ in it
 MOST_SUBSETS = 30
 SHORT = 5  # characters
+LONGER = next(iter(TRAITS))  # known of every decided pair, as all traits are
 MANY_SHORT = 0.01
 
 
@@ -89,7 +90,7 @@ def findings(seen: Seen) -> list[Finding]:
         found.append(
             Finding(f"{turned:,} pairs have a label below 0.5: `rejected` is preferred there; recipes turn them.")
         )
-    decided = len(seen.known(next(iter(TRAITS))))
+    decided = len(seen.known(LONGER))
     for trait in sorted(trait_shares(seen), key=lambda each: -abs(each.share - 0.5) if each.differing else 0):
         low, high = trait.interval
         if trait.differing >= COMMON * decided and (low > 0.5 + SURE_BY or high < 0.5 - SURE_BY):
@@ -108,7 +109,7 @@ def findings(seen: Seen) -> list[Finding]:
 
 
 def tables(seen: Seen) -> list[Table]:
-    decided = len(seen.known(next(iter(TRAITS))))
+    decided = len(seen.known(LONGER))
     traits = [
         (trait.name, percent(trait.differing, decided), share_with_interval(trait.preferred_has_more, trait.differing))
         for trait in trait_shares(seen)
@@ -136,7 +137,7 @@ def tables(seen: Seen) -> list[Table]:
 def _subsets(seen: Seen) -> list[Table]:
     if len(seen.subsets) < 2:
         return []
-    subset_of, longer = np.asarray(seen.subset_of), seen.column(next(iter(TRAITS)))
+    subset_of, longer = np.asarray(seen.subset_of), seen.column(LONGER)
     numbers = {name: number for number, name in enumerate(seen.subsets)}
     rows = []
     for name, number in seen.subsets.most_common(MOST_SUBSETS):
@@ -159,7 +160,7 @@ def pictures(seen: Seen) -> list[Picture]:
     for name, title in (("gap", "Score of chosen minus rejected"), ("margin", "Margin"), ("label", "Label")):
         if len(seen.known(name)):
             panels.append(Panel(title, name, {"": seen.known(name)}))
-    decided = max(1, len(seen.known(next(iter(TRAITS)))))
+    decided = max(1, len(seen.known(LONGER)))
     shares = [
         Share(trait.name, trait.share, *trait.interval, f"{100 * trait.differing / decided:.0f} % of pairs differ")
         for trait in trait_shares(seen)

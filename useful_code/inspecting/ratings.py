@@ -1,5 +1,6 @@
 """What to see of rated rows."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ def objectives(seen: Seen) -> list[str]:
 
 def correlation(seen: Seen, first: str, second: str) -> float:
     """Spearman's, over the rows that have both columns; NaN where there are fewer than `FEW`, or one is constant."""
+    return _correlation(seen, *sorted((first, second)))
+
+
+@lru_cache(maxsize=4096)  # the findings, the table and the picture ask for the same ones
+def _correlation(seen: Seen, first: str, second: str) -> float:
     a, b = seen.column(first), seen.column(second)
     both = ~np.isnan(a) & ~np.isnan(b)
     return spearman_correlation(a[both], b[both]) if both.sum() >= FEW else float("nan")

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from useful_code.inspecting.examples import box, cut
 from useful_code.inspecting.seen import Reservoir
 from useful_code.reasons import REASONS
 from useful_code.report import Table, table_html
@@ -50,7 +51,6 @@ def _records(file: Path) -> Iterable[dict[str, Any]]:
 
 def _example(record: dict[str, Any]) -> str:
     raw = str(record.get("raw", ""))
-    more = int(record.get("raw_characters", len(raw))) - SHOWN_CHARACTERS
-    text = escape(raw[:SHOWN_CHARACTERS]) + (f" <i>[and {more:,} more characters]</i>" if more > 0 else "")
-    head = escape(f"{record.get('file')}:{record.get('line')} · {record.get('detail')}")
-    return f'<div class="row"><p class="note">{head}</p><div class="text">{text}</div></div>'
+    text = cut(raw, SHOWN_CHARACTERS, int(record.get("raw_characters", len(raw))))
+    head = [f"{record.get('file')}:{record.get('line')}", str(record.get("detail"))]
+    return box(head, f'<div class="text">{text}</div>')

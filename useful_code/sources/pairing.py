@@ -9,25 +9,19 @@ from useful_code.sources.fields import Answer, Row, make_pair
 PAIRINGS = ("all", "best_random")
 
 
-def pairs_of_answers(answers: Sequence[Answer], pairing: str = "all", seed: int = 0) -> list[Row]:
-    """Pairs of the answers of one prompt, the higher score chosen; equal scores give a row with `tie`.
+def paired(answers: Sequence[Answer], pairing: str = "all", seed: int = 0) -> list[tuple[int, int]]:
+    """Which answers to one prompt make pairs: (index of the chosen one, index of the rejected one), by score.
 
     `pairing` is "all" (every two answers) or "best_random": the best answer against one other, drawn by a hash of the
     seed and the prompt, so that the draw does not depend on the order of answers (METHODS 11.1, mixture 1).
 
     >>> prompt = [{"role": "user", "content": "Q"}]
     >>> answers = [Answer(prompt, text, score) for text, score in (("a", 1.0), ("b", 3.0), ("c", 1.0))]
-    >>> [(pair["chosen"][-1]["content"], pair["rejected"][-1]["content"], pair.get("tie")) for pair in
-    ...  pairs_of_answers(answers)]
-    [('b', 'a', None), ('a', 'c', True), ('b', 'c', None)]
-    >>> len(pairs_of_answers(answers, "best_random"))
+    >>> paired(answers)
+    [(1, 0), (0, 2), (1, 2)]
+    >>> len(paired(answers, "best_random"))
     1
     """
-    return [pair_of(answers[chosen], answers[rejected]) for chosen, rejected in paired(answers, pairing, seed)]
-
-
-def paired(answers: Sequence[Answer], pairing: str, seed: int) -> list[tuple[int, int]]:
-    """Which answers make pairs: (index of the chosen one, index of the rejected one)."""
     if pairing == "best_random" and len(answers) > 2:
         ordered = sorted(range(len(answers)), key=lambda index: (answers[index].score, answers[index].response))
         key = json.dumps([seed, answers[0].prompt]).encode("ascii")
@@ -41,6 +35,12 @@ def paired(answers: Sequence[Answer], pairing: str, seed: int) -> list[tuple[int
 
 
 def pair_of(chosen: Answer, rejected: Answer) -> Row:
+    """A pair of two answers; equal scores give a row with `tie`.
+
+    >>> prompt = [{"role": "user", "content": "Q"}]
+    >>> pair_of(Answer(prompt, "a", 1.0), Answer(prompt, "c", 1.0))["tie"]
+    True
+    """
     ids = [answer.source_id for answer in (chosen, rejected) if answer.source_id is not None]
     return make_pair(
         chosen.prompt,

@@ -1,7 +1,6 @@
 """What a run of a pairwise model leaves beside its weights: run.json, report.html with pictures, and a model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from useful_code.read_rows import report_counts
 from useful_code.report import Picture, Table, write_report
 from useful_code.run_info import git_commit, write_run_info
 from useful_code.training.data import TrainingData
-from useful_code.training.record import as_text, response_lengths, with_interval
+from useful_code.training.record import as_text, data_counts, response_lengths, with_interval
 
 CURVES = {
     "loss": ("Loss", "nats per verdict", np.log(2)),
@@ -53,11 +52,7 @@ def write_pair_record(
         method="pairwise preference",
         held_out=after,
         held_out_before=before,
-        rows=[asdict(counts) for counts in data.counts],
-        num_train=len(data.train),
-        num_held_out=len(data.held_out),
-        num_without_winner=len(data.held_out) - len(decided),
-        num_dropped=data.dropped,
+        **data_counts(data, len(decided)),
         **extra,
     )
     reliability = report_figures.reliability_diagram(_log_odds(both_after.probability))

@@ -47,11 +47,7 @@ def write_training_record(
         method=method,
         held_out=after,
         held_out_before=before,
-        rows=[asdict(counts) for counts in data.counts],
-        num_train=len(data.train),
-        num_held_out=len(data.held_out),
-        num_without_winner=len(data.held_out) - len(decided),
-        num_dropped=data.dropped,
+        **data_counts(data, len(decided)),
         **extra,
     )
     write_report(
@@ -70,6 +66,17 @@ def write_training_record(
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, method, arguments, data, after))
     print(f"\n{as_text(_table(before, after))}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
+
+
+def data_counts(data: TrainingData, num_decided: int) -> dict[str, Any]:
+    """For run.json: what became of the rows; `num_decided` held-out pairs have a winner."""
+    return {
+        "rows": [asdict(counts) for counts in data.counts],
+        "num_train": len(data.train),
+        "num_held_out": len(data.held_out),
+        "num_without_winner": len(data.held_out) - num_decided,
+        "num_dropped": data.dropped,
+    }
 
 
 def held_out_numbers(rows: Sequence[Mapping[str, Any]], rewards: np.ndarray) -> dict[str, Any]:
