@@ -26,10 +26,11 @@ from operations import num_operations, packed_work, padded_work
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from useful_code.eval_reward_bench_bt import conversations, load_rows, render_row, text_of
+from useful_code.eval_reward_bench_bt import conversations, render_row, text_of
 from useful_code.known_truth.text import CONTEXT
 from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import load_reward_model, load_tokenizer
+from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit, peak_memory_gib
 from useful_code.score import score_groups
 from useful_code.user_errors import UserError, exit_cleanly

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from useful_code import eval_reward_bench_bt, score
+from useful_code.rewardbench_rows import load_rows
 from useful_code.tiny import save_tiny_model
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -194,4 +195,4 @@ def test_a_folder_with_both_splits_of_rewardbench_is_refused(tmp_path):
     for name in ("raw-00000-of-00001.jsonl", "filtered-00000-of-00001.jsonl"):
         (tmp_path / name).write_text("{}\n")
     with pytest.raises(UserError, match="raw and filtered"):
-        eval_reward_bench_bt.load_rows(str(tmp_path))
+        load_rows(str(tmp_path))
