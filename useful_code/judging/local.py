@@ -138,10 +138,10 @@ class GumbelNoise(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # (B, T), (B, V)
         if not self._generators:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
-        uniform = torch.stack(
-            [torch.rand(scores.shape[1], generator=each, device=scores.device) for each in self._generators]
-        )
-        noise = -torch.log(-torch.log(uniform.clamp_min(1e-20)).clamp_min(1e-20))  # (B, V)
+        waiting = [torch.empty(scores.shape[1], device=scores.device) for _ in self._generators]
+        for row, generator in zip(waiting, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        noise = -torch.log(torch.stack(waiting).clamp_min(1e-30))  # (B, V); minus the log of an exponential is Gumbel
         return scores.float() / self._temperature + noise
 
 
@@ -160,6 +160,7 @@ def _run(model: Any, prompts: Sequence[Sequence[int]], pad_token_id: int, noise:
         top_p=None,
         top_k=None,
         num_beams=1,
+        use_cache=True,  # a model that was saved in training may say otherwise
         repetition_penalty=1.0,
         pad_token_id=pad_token_id,
         return_dict_in_generate=True,
