@@ -44,7 +44,7 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *error):
@@ -55,7 +55,7 @@ class Endpoint:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         with self._lock:
             self.requests.append(body)
-            self.headers.append(dict(handler.headers))
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
             fault = self.faults.pop(0) if self.faults else None
             self._now += 1
             self.most_at_a_time = max(self.most_at_a_time, self._now)

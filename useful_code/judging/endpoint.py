@@ -53,7 +53,7 @@ def endpoint_judge(
     """
     sender = _Sender(
         _client(url, api_key_variable, timeout_seconds),
-        {"model": model},
+        model,
         dict(extra_body or {}),
         RateLimit(requests_per_minute),
         max_tries,
@@ -93,9 +93,9 @@ def _client(url: str, api_key_variable: str, timeout_seconds: float) -> Any:
 class _Sender:
     """Sends one request as often as needed."""
 
-    def __init__(self, client, fixed, extra_body, limit: RateLimit, max_tries: int, where: str, key_variable: str):
+    def __init__(self, client, model: str, extra_body, limit: RateLimit, max_tries: int, where: str, key_variable: str):
         self._client = client
-        self._fixed = fixed
+        self._model = model
         self._extra_body = extra_body
         self.limit = limit
         self._max_tries = max_tries
@@ -130,8 +130,9 @@ class _Sender:
     def _send(self, chat: Chat, body: dict[str, Any], read: Callable[[Any], Reply], max_tries: int) -> Reply:
         import openai
 
-        fields = {**self._fixed, "messages": [dict(message) for message in chat], **body, **self._extra_body}
-        fields = {name: value for name, value in fields.items() if value is not None}
+        messages = [dict(message) for message in chat]
+        fields = {name: value for name, value in {**body, **self._extra_body}.items() if value is not None}
+        create = self._client.chat.completions.with_raw_response.create  # raw: servers differ in what they send
         problem = "stopped"
         for attempt in range(1, max_tries + 1):
             self.limit.wait()
@@ -139,7 +140,8 @@ class _Sender:
                 break
             status, retry_after = 0, None
             try:
-                answer = self._client.post("/chat/completions", body=fields, cast_to=object)
+                response = create(model=self._model, messages=messages, extra_body=fields)
+                answer = json.loads(response.http_response.content)
                 prompt_tokens, new_tokens = _usage_of(answer)
                 return read(_choice_of(answer))._replace(
                     requests=attempt, prompt_tokens=prompt_tokens, new_tokens=new_tokens
@@ -238,6 +240,7 @@ def _concurrently(ask: Callable[[int], Reply], number: int, max_concurrent: int,
     places = iter(range(number))
     under_way: dict[Future[Reply], int] = {}
     failed: BaseException | None = None
+    ended = False
     pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="judge")
     try:
         while True:
@@ -252,8 +255,10 @@ def _concurrently(ask: Callable[[int], Reply], number: int, max_concurrent: int,
                     failed = failed or error
                 else:
                     yield place, future.result()
+        ended = True
         if failed is not None:
             raise failed
-    finally:  # also when whoever takes the replies stops
-        limit.stop()
+    finally:
+        if not ended:  # whoever takes the replies has stopped, with Ctrl-C perhaps
+            limit.stop()
         pool.shutdown(wait=False, cancel_futures=True)
