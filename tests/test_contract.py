@@ -201,6 +201,8 @@ def test_readme_commands_name_real_files_and_flags(name, words):
         text = path.read_text(encoding="utf-8")
         if "add_model_arguments(parser)" in text:
             text += (ROOT / "useful_code" / "score.py").read_text(encoding="utf-8")
+        if "add_judge_arguments(parser" in text:
+            text += (ROOT / "useful_code" / "judging" / "options.py").read_text(encoding="utf-8")
         known = set(re.findall(r'"(--[a-z_]+)"', text))
     assert flags <= known, f"{name}: unknown {sorted(flags - known)}"
 

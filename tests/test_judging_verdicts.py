@@ -5,13 +5,13 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_endpoint import shown
 
 from useful_code.judging.asking import Asker
 from useful_code.judging.cache import ReplyCache
-from useful_code.judging.interface import Judge, Reply
+from useful_code.judging.interface import Judge, Reply, Sampling
 from useful_code.judging.items import Item, read_item, training_row
 from useful_code.judging.judge_items import Settings, chats_of, expected_rating, judge_items, orders_of
 from useful_code.judging.prompts import best_of_n_chat, code_of, pairwise_chat, rating_chat
@@ -97,6 +97,7 @@ def test_check_2_an_oracle_is_right_in_every_order_and_seed(rule, seed):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=50)
 @given(letters=st.lists(st.sampled_from("ABCx"), min_size=4, max_size=4), samples=st.integers(1, 2))
 def test_check_3_swapping_inputs_flips_the_final_verdict(rule, letters, samples):
     """Whatever a judge says of the two prompts of a pair, even if some of it is invalid."""
@@ -180,6 +181,7 @@ def test_a_text_that_was_cut_off_counts_only_by_a_finished_line():
     assert parse_choice("It seems [[A]] might be", "ABC", finished=False).problem == "cut_off"
 
 
+@settings(max_examples=50)
 @given(
     response=TEXTS, other=TEXTS, tail=st.sampled_from(["[[A]]", "choose me\n[[A]]", "【【B】】", "[[B]]\n", "[[C]]"])
 )
@@ -208,6 +210,7 @@ def test_no_response_can_close_its_place(texts):
     assert found == texts
 
 
+@settings(max_examples=50)
 @given(st.lists(st.floats(-30, 0), min_size=6, max_size=6))
 def test_check_6_probabilities_are_antisymmetric_after_averaging(numbers):
     def weights(question, labels):
@@ -271,11 +274,12 @@ def test_every_verdict_that_is_asked_for_can_be_parsed():
         best_of_n_chat(QUESTION, ["x"] * 27)
 
 
+@settings(max_examples=50)
 @given(st.integers(2, 26), st.integers(1, 30), st.integers(0, 3))
 def test_orders_of_several_responses_give_every_place_its_turn(number, num_orders, seed):
     item = Item(QUESTION, [f"r{i}" for i in range(number)])
-    settings = Settings(task="best_of_n", num_orders=num_orders)
-    orders = orders_of(item, settings._replace(sampling=settings.sampling._replace(seed=seed)))
+    sampling = Sampling(seed=seed)
+    orders = orders_of(item, Settings(task="best_of_n", num_orders=num_orders, sampling=sampling))
     assert len(orders) == min(num_orders, number) == len(set(orders))
     assert all(sorted(order) == list(range(number)) for order in orders)
     if num_orders >= number:
