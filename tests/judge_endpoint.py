@@ -12,10 +12,17 @@ from typing import Any
 Answer = Callable[[str], str]  # the user message to the text of the judge
 
 
+class Hold:
+    """A request that is never answered: `reached` is set when it has come, `release` ends the wait."""
+
+    def __init__(self):
+        self.reached, self.release = threading.Event(), threading.Event()
+
+
 class Endpoint:
     """`answer` makes the text of a reply; `faults` are sent first, one per request, in order.
 
-    A fault is a status with headers and body, a raw body, a number of seconds to wait, or an event to wait for.
+    A fault is (status, headers, body), a number of seconds to wait, or a `Hold`; None is none.
     """
 
     def __init__(self, answer: Answer, faults: list[Any] = (), top_logprobs: dict[str, float] | None = None):
@@ -62,13 +69,13 @@ class Endpoint:
         try:
             if isinstance(fault, int | float):
                 time.sleep(fault)
-            elif isinstance(fault, threading.Event):
-                fault.wait()
+            elif isinstance(fault, Hold):
+                fault.reached.set()
+                fault.release.wait()
+                handler.close_connection = True
                 return
             elif isinstance(fault, tuple):
                 return self._send(handler, *fault)
-            elif callable(fault):
-                fault()
             self._send(handler, 200, {}, json.dumps(self.completion(body)))
             with self._lock:
                 self.answered[json.dumps([body["messages"], body.get("seed"), body.get("temperature")])] += 1

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_endpoint import Endpoint, shown
+from judge_endpoint import Endpoint, Hold, shown
 
 from useful_code import judge as judge_command
 from useful_code.judging import endpoint as endpoint_module
@@ -83,14 +82,13 @@ def test_the_command_with_every_fault_of_an_endpoint(tmp_path):
         (200, {}, "{"),
         None,  # an answer: pauses grow with every try of one question
         (200, {}, '{"choices": []}'),
-        None,
         (200, {"content-type": "text/plain"}, "hello"),
         None,
         30,  # seconds, longer than the limit
     ]
     num_faults = sum(fault is not None for fault in faults)
     with Endpoint(right, faults) as endpoint:
-        flags = ("--timeout_seconds", "3", "--max_concurrent", "1", "--max_tries", "9", "--rule", "conservative")
+        flags = ("--timeout_seconds", "4", "--max_concurrent", "1", "--max_tries", "9", "--rule", "conservative")
         finished = run(tmp_path, endpoint.url, *flags, "--to_pairs", tmp_path / "pairs.jsonl")
         assert finished.returncode == 0, finished.stderr[-3000:]
         assert len(endpoint.requests) == 2 * NUM_ROWS + num_faults
@@ -120,27 +118,18 @@ def test_the_command_with_every_fault_of_an_endpoint(tmp_path):
 def test_check_7_killed_in_the_middle_it_goes_on_without_asking_twice(tmp_path):
     """kill -9 while the sixth request is under way: five answers are kept, seven are still to come."""
     write_rows(tmp_path)
-    reached, release = threading.Event(), threading.Event()
-    with Endpoint(right) as endpoint:
-        endpoint.faults = [lambda: None] * 5 + [release]
-        real_completion = endpoint._handle
-
-        def handle(handler):
-            if len(endpoint.requests) == 5:
-                reached.set()
-            real_completion(handler)
-
-        endpoint._handle = handle
+    hold = Hold()
+    with Endpoint(right, [None] * 5 + [hold]) as endpoint:
         process = subprocess.Popen(
             command_line(tmp_path, endpoint.url, "--max_concurrent", "1"),
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        assert reached.wait(timeout=120)
+        assert hold.reached.wait(timeout=120)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        release.set()
+        hold.release.set()
         assert not (tmp_path / "judged.jsonl").exists() and len(endpoint.answered) == 5
         finished = run(tmp_path, endpoint.url, "--max_concurrent", "3")
         assert finished.returncode == 0, finished.stderr[-3000:]
@@ -148,6 +137,26 @@ def test_check_7_killed_in_the_middle_it_goes_on_without_asking_twice(tmp_path):
         assert len(endpoint.answered) == 12 and set(endpoint.answered.values()) == {1}
         assert 1 <= endpoint.most_at_a_time <= 3
     assert [judged["winners"] for judged in judged_rows(tmp_path)] == [[1]] * NUM_ROWS
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_was_answered(tmp_path):
+    """Also while a request is under way that is never answered."""
+    write_rows(tmp_path)
+    hold = Hold()
+    with Endpoint(right, [None] * 3 + [hold]) as endpoint:
+        process = subprocess.Popen(
+            command_line(tmp_path, endpoint.url, "--max_concurrent", "1"),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert hold.reached.wait(timeout=120)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=120)  # the request itself would wait for 600 seconds
+        hold.release.set()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert "cost: 3 new replies" in printed and not (tmp_path / "judged.jsonl").exists()
 
 
 def test_a_second_run_asks_nothing_and_another_question_is_another(tmp_path, monkeypatch, capsys):
@@ -228,6 +237,11 @@ def test_probabilities_from_the_alternatives_of_an_endpoint(tmp_path, monkeypatc
     (judged,) = judged_rows(tmp_path)
     assert judged["probability"] == pytest.approx(0.5)
     assert judged["orders"][0]["shares"] == pytest.approx([0.75, 0.25])
+    assert judged["orders"][0]["texts"] == ["[[A]]"]
+    with Endpoint(lambda question: "I would rather not.", top_logprobs=top) as endpoint:
+        run_here(monkeypatch, tmp_path, endpoint.url, "--verdict", "logits")
+    (judged,) = judged_rows(tmp_path)
+    assert judged["status"] == "invalid" and judged["orders"][0]["problems"] == ["no_marker"]
     with Endpoint(lambda question: "[[A]]") as endpoint, pytest.raises(SystemExit):
         run_here(monkeypatch, tmp_path, endpoint.url, "--verdict", "logits")
     assert "gives no log-probabilities; use --verdict generated" in capsys.readouterr().err
@@ -280,6 +294,15 @@ def test_bad_arguments_are_one_line_before_anything_is_asked(tmp_path, monkeypat
     *_, last_line = capsys.readouterr().err.strip().splitlines()
     assert last_line.startswith("error: ") and message in last_line
     assert (tmp_path / "rows.jsonl").read_bytes() == content
+
+
+def test_a_launcher_of_several_processes_is_refused(tmp_path, monkeypatch, capsys):
+    """Each would ask everything."""
+    write_rows(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with Endpoint(right) as endpoint, pytest.raises(SystemExit):
+        run_here(monkeypatch, tmp_path, endpoint.url)
+    assert "one process judges" in capsys.readouterr().err and not endpoint.requests
 
 
 def test_the_missing_package_is_one_line(monkeypatch):

@@ -86,11 +86,10 @@ class Asker:
             for start in range(0, len(questions), num_samples)
         ]
 
-    def weigh(self, chats: Sequence[Chat], before: str, labels: Sequence[str]) -> list[list[float] | None]:
-        """Log-probabilities of the labels behind the text `before`, per chat; None where the judge gives none."""
+    def weigh(self, chats: Sequence[Chat], before: str, labels: Sequence[str]) -> list[Reply]:
+        """Replies with the log-probabilities of the labels behind the text `before`, where the judge gives them."""
         keys = [key_of(self.judge.identity, "labels", chat, before, list(labels)) for chat in chats]
-        replies = self._ask(keys, lambda places: self.judge.weigh([chats[i] for i in places], before, labels))
-        return [reply.log_probabilities for reply in replies]
+        return self._ask(keys, lambda places: self.judge.weigh([chats[i] for i in places], before, labels))
 
     def _generate(self, questions: Sequence[tuple[Chat, int]], sampling: Sampling) -> list[Reply]:
         settings = sampling._asdict()

@@ -53,7 +53,7 @@ class ReplyCache:
         """The replies that are there."""
         found = {}
         for key in keys:
-            row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            row = self._run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
             if row:
                 found[key] = Reply(**json.loads(row[0]))
         return found
@@ -61,8 +61,14 @@ class ReplyCache:
     def keep(self, key: str, reply: Reply) -> Reply:
         """Store a reply; returns the one that stands, which another process may have stored before."""
         content = json.dumps(reply._asdict())
-        self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, content))
+        self._run("INSERT OR IGNORE INTO replies VALUES (?, ?)", key, content)
         return self.find([key])[key]
+
+    def _run(self, command: str, *values: str) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(command, values)
+        except sqlite3.Error as error:  # a full disk, or a lock that is never given back
+            raise UserError(f"--cache {self.path}: {first_line(error)}; earlier replies are kept there") from error
 
     def close(self) -> None:
         self._database.close()

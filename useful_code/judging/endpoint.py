@@ -11,8 +11,9 @@ The API key comes from an environment variable and is never printed or stored. N
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import Any
 
 from useful_code.judging.interface import Chat, Judge, Replies, Reply, Sampling
@@ -66,14 +67,14 @@ def endpoint_judge(
             body = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "seed": seeds[place]}
             return sender.reply(chats[place], body, _written)
 
-        return _concurrently(ask, len(chats), max_concurrent, sender.limit)
+        return _concurrently(ask, len(chats), max_concurrent)
 
     def weigh(chats: Sequence[Chat], before: str, labels: Sequence[str]) -> Replies:
         def ask(place: int) -> Reply:
             body = {"max_tokens": LABEL_TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": NUM_TOP}
             return sender.reply(chats[place], body, lambda choice: _weighed(choice, before, labels, sender.where))
 
-        return _concurrently(ask, len(chats), max_concurrent, sender.limit)
+        return _concurrently(ask, len(chats), max_concurrent)
 
     identity = json.dumps(["endpoint", url.rstrip("/"), model, dict(extra_body or {})], sort_keys=True)
     return Judge(model, identity, generate, weigh)
@@ -133,11 +134,9 @@ class _Sender:
         messages = [dict(message) for message in chat]
         fields = {name: value for name, value in {**body, **self._extra_body}.items() if value is not None}
         create = self._client.chat.completions.with_raw_response.create  # raw: servers differ in what they send
-        problem = "stopped"
+        problem = ""
         for attempt in range(1, max_tries + 1):
             self.limit.wait()
-            if self.limit.stopped.is_set():
-                break
             status, retry_after = 0, None
             try:
                 response = create(model=self._model, messages=messages, extra_body=fields)
@@ -232,33 +231,34 @@ def _label_at_end(text: str, before: str, labels: Sequence[str]) -> str | None:
     return word[1] if word and word[1] in tuple(labels) else None
 
 
-def _concurrently(ask: Callable[[int], Reply], number: int, max_concurrent: int, limit: RateLimit) -> Replies:
+def _concurrently(ask: Callable[[int], Reply], number: int, max_concurrent: int) -> Replies:
     """Yield (place, reply) as replies come; at most `max_concurrent` are asked for and not yet taken.
 
-    The first error is raised when the requests under way have ended, so that their replies are not lost.
+    The first error is raised when the requests under way have ended, so that their replies are not lost. After Ctrl-C
+    nothing is waited for: the threads end with the process.
     """
+    ended: SimpleQueue[tuple[int, Reply | BaseException]] = SimpleQueue()
+
+    def work(place: int) -> None:
+        try:
+            ended.put((place, ask(place)))
+        except BaseException as error:  # raised again where it is taken
+            ended.put((place, error))
+
     places = iter(range(number))
-    under_way: dict[Future[Reply], int] = {}
+    under_way = 0
     failed: BaseException | None = None
-    ended = False
-    pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="judge")
-    try:
-        while True:
-            while failed is None and len(under_way) < max_concurrent and (place := next(places, None)) is not None:
-                under_way[pool.submit(ask, place)] = place
-            if not under_way:
-                break
-            finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in finished:
-                place = under_way.pop(future)
-                if error := future.exception():
-                    failed = failed or error
-                else:
-                    yield place, future.result()
-        ended = True
-        if failed is not None:
-            raise failed
-    finally:
-        if not ended:  # whoever takes the replies has stopped, with Ctrl-C perhaps
-            limit.stop()
-        pool.shutdown(wait=False, cancel_futures=True)
+    while True:
+        while failed is None and under_way < max_concurrent and (place := next(places, None)) is not None:
+            threading.Thread(target=work, args=(place,), daemon=True).start()
+            under_way += 1
+        if not under_way:
+            break
+        place, reply = ended.get()
+        under_way -= 1
+        if isinstance(reply, BaseException):
+            failed = failed or reply
+        else:
+            yield place, reply
+    if failed is not None:
+        raise failed

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from useful_code.judging.asking import Asker, Voted
-from useful_code.judging.interface import Chat, Sampling
+from useful_code.judging.interface import Chat, Reply, Sampling
 from useful_code.judging.items import Item
 from useful_code.judging.prompts import LETTERS, TIE, best_of_n_chat, pairwise_chat, rating_chat
 from useful_code.judging.rules import RATING_TIE, best_of, decide, mean_margin, probability
@@ -124,20 +124,27 @@ def _weighed_choices(asker: Asker, asked: Sequence[tuple[int, tuple[int, ...], C
         places = [i for i, (_, order, _) in enumerate(asked) if len(order) == number]
         letters = letters_of(number, settings)
         weighed = asker.weigh([asked[i][2] for i in places], BEFORE_LABEL, letters)
-        for i, log_probabilities in zip(places, weighed, strict=True):
-            told: dict[str, Any] = {"label_log_probabilities": log_probabilities}
-            answers[i] = told | _choice(shares_of(log_probabilities), number)
+        for i, reply in zip(places, weighed, strict=True):
+            shares = shares_of(reply.log_probabilities) if reply.log_probabilities else []
+            answers[i] = _weight(reply) | _choice(shares, number)
     return answers
 
 
-def shares_of(log_probabilities: Sequence[float] | None) -> list[float]:
-    """Softmax over the labels alone; all zero where there is nothing to go by.
+def _weight(reply: Reply) -> dict[str, Any]:
+    """What is told of a reply that was asked for labels; an endpoint's judge writes a text too."""
+    told: dict[str, Any] = {"texts": [reply.text]} if reply.text else {}
+    told["label_log_probabilities"] = reply.log_probabilities
+    if reply.log_probabilities is None:
+        told["problems"] = ["request_refused" if reply.error else "no_marker"]
+    return told
+
+
+def shares_of(log_probabilities: Sequence[float]) -> list[float]:
+    """Softmax over the labels alone.
 
     >>> [round(share, 3) for share in shares_of([math.log(0.2), math.log(0.6)])]
     [0.25, 0.75]
     """
-    if log_probabilities is None:
-        return [0.0, 0.0]
     highest = max(log_probabilities)
     weights = [math.exp(value - highest) for value in log_probabilities]
     return [weight / sum(weights) for weight in weights]
@@ -185,9 +192,11 @@ def _ratings(asker: Asker, chats: Sequence[Chat], settings: Settings) -> list[di
     answers: list[dict[str, Any]] = []
     if settings.verdict == "logits":
         labels = [str(rating) for rating in range(low, high + 1)]
-        for weighed in asker.weigh(chats, BEFORE_LABEL, labels):
-            rating = None if weighed is None else expected_rating(weighed, range(low, high + 1))
-            answers.append({"label_log_probabilities": weighed, "rating": rating})
+        for reply in asker.weigh(chats, BEFORE_LABEL, labels):
+            weighed = reply.log_probabilities
+            answers.append(
+                _weight(reply) | {"rating": expected_rating(weighed, range(low, high + 1)) if weighed else None}
+            )
     else:
         voted = asker.vote(
             chats,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from typing import Any
 
 from useful_code.judging.asking import Asker
@@ -73,6 +74,8 @@ def add_judge_arguments(parser: argparse.ArgumentParser, tasks: tuple[str, ...])
 
 def settings_of(arguments: argparse.Namespace, num_orders: int = 1) -> Settings:
     """How items are judged. Raises UserError for options that cannot work together."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("one process judges: start this command with python, not with a launcher of several processes")
     if (arguments.judge is None) == (arguments.endpoint is None):
         raise UserError("give either --judge (a model on this machine) or --endpoint with --model")
     if (arguments.endpoint is None) != (arguments.model is None):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 LONGEST_WAIT_SECONDS = 300.0
 
@@ -14,20 +13,18 @@ LONGEST_WAIT_SECONDS = 300.0
 class RateLimit:
     """Requests leave at least 60 / `requests_per_minute` seconds apart, repeated ones too, whichever thread sends them.
 
-    None is no limit; `pause` holds everything back all the same. After `stop` nobody waits any more. `clock` and
-    `sleep` are for tests.
+    None is no limit; `pause` holds everything back all the same. `clock` and `sleep` are for tests.
     """
 
     def __init__(
         self,
         requests_per_minute: float | None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Any] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ):
-        self.stopped = threading.Event()
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0  # seconds
         self._clock = clock
-        self.sleep = sleep or self.stopped.wait  # returns early when stopped
+        self.sleep = sleep
         self._lock = threading.Lock()
         self._next = self._resume = clock()
 
@@ -36,7 +33,7 @@ class RateLimit:
         with self._lock:
             mine = max(self._next, self._clock())
             self._next = mine + self._interval
-        while not self.stopped.is_set() and (seconds := max(mine, self._resume) - self._clock()) > 0:
+        while (seconds := max(mine, self._resume) - self._clock()) > 0:
             self.sleep(seconds)
 
     def pause(self, seconds: float) -> None:
@@ -44,9 +41,6 @@ class RateLimit:
         with self._lock:
             self._resume = max(self._resume, self._clock() + seconds)
             self._next = max(self._next, self._resume)
-
-    def stop(self) -> None:
-        self.stopped.set()
 
 
 def seconds_to_wait(attempt: int, retry_after: str | None, draw: Callable[[], float] = random.random) -> float:
