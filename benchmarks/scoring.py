@@ -26,12 +26,13 @@ from operations import num_operations, packed_work, padded_work
 from profiles import PROFILES, draw_length
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from useful_code.eval_reward_bench_bt import conversations, load_rows, render_row, text_of
+from useful_code.eval_reward_bench_bt import conversations, render_row, text_of
 from useful_code.known_truth.text import CONTEXT
 from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import load_reward_model, load_tokenizer
+from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit, peak_memory_gib
-from useful_code.score import score_groups
+from useful_code.scoring import Scorer, score_groups
 from useful_code.user_errors import UserError, exit_cleanly
 
 SEED = 0
@@ -90,9 +91,10 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
 
     def score_ours() -> list[float]:
         scores: list[list[float]] = [[]] * len(groups)
-        for indices, rewards in score_groups(our_model(), groups, pad_token_id, -(-work["ours"][0] // len(batches))):
+        scorer = Scorer(our_model(), template, pad_token_id, "", -(-work["ours"][0] // len(batches)))
+        for indices, rewards in score_groups(scorer, groups):
             for index, row in zip(indices, rewards, strict=True):
-                scores[index] = row
+                scores[index] = [score for (score,) in row]
         return [score for row in scores for score in row]
 
     def score_theirs(size: int) -> list[float]:

@@ -32,6 +32,7 @@ TORCH_FREE = (
     "inspect_dataset",
     "pair_prompt",
     "pair_probability",
+    "response_rows",
 )
 
 
@@ -199,8 +200,14 @@ def test_readme_commands_name_real_files_and_flags(name, words):
         } | {"--config"}
     else:
         text = path.read_text(encoding="utf-8")
-        if "add_model_arguments(parser)" in text:
-            text += (ROOT / "useful_code" / "score.py").read_text(encoding="utf-8")
+        for function, module in (
+            ("add_model_arguments", "scoring"),
+            ("add_tie_argument", "scoring"),
+            ("add_row_arguments", "response_rows"),
+            ("add_data_arguments", "rewardbench_rows"),
+        ):
+            if f"{function}(parser)" in text:
+                text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
         known = set(re.findall(r'"(--[a-z_]+)"', text))
     assert flags <= known, f"{name}: unknown {sorted(flags - known)}"
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from useful_code import eval_reward_bench_bt, score
+from useful_code import eval_reward_bench_bt, scoring
+from useful_code.rewardbench_rows import load_rows
 from useful_code.tiny import save_tiny_model
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -125,7 +126,7 @@ def test_a_second_run_appends_its_block_and_replaces_the_rest(folder, tmp_path):
 
 
 def test_an_interrupted_run_records_nothing_and_goes_on(folder, tmp_path, monkeypatch, capsys):
-    real, calls = score.score_batch, []
+    real, calls = scoring.score_batch, []
 
     def failing(*arguments):
         calls.append(1)
@@ -133,7 +134,7 @@ def test_an_interrupted_run_records_nothing_and_goes_on(folder, tmp_path, monkey
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(score, "score_batch", failing)
+    monkeypatch.setattr(scoring, "score_batch", failing)
     flags = ["--record_dir", tmp_path / "record.txt", "--max_tokens_per_batch", "1"]
     with pytest.raises(SystemExit) as stopped:
         run_here(folder, *flags)
@@ -194,4 +195,4 @@ def test_a_folder_with_both_splits_of_rewardbench_is_refused(tmp_path):
     for name in ("raw-00000-of-00001.jsonl", "filtered-00000-of-00001.jsonl"):
         (tmp_path / name).write_text("{}\n")
     with pytest.raises(UserError, match="raw and filtered"):
-        eval_reward_bench_bt.load_rows(str(tmp_path))
+        load_rows(str(tmp_path))
