@@ -179,8 +179,8 @@ def _with_columns(schema: pyarrow.Schema) -> pyarrow.Schema:
 def drawn_others(dataset: str, examples: np.ndarray, lines: Lines, seed: int) -> np.ndarray:
     """For every example (N,) the rows of its j and k (N, 2); -1 where it is not augmented. Raises `UserError`."""
     chosen = np.flatnonzero(examples["why_not"] == 0)
-    if not len(chosen):
-        raise UserError(f"{dataset}: all {len(examples):,} rows are ties; none has a winner to augment")
+    if len(chosen) < 3:
+        raise UserError(f"{dataset}: there are {len(chosen)} examples with a winner; each needs two others. Add rows")
     few = examples[chosen]
     others = np.full((len(examples), 2), -1, np.int64)
     try:

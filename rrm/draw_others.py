@@ -83,12 +83,12 @@ def _check_largest_groups(examples: Examples) -> None:
     """A group of which no two may meet fills three places (i, j and k) per member, one in each of n triples."""
     n = len(examples.prompts)
     answers = np.concatenate([examples.chosen, examples.rejected])
-    for what, values in (("a prompt", examples.prompts), ("an answer", answers)):
+    for what, values in (("prompt", examples.prompts), ("answer", answers)):
         _, first, sizes = np.unique(values, return_index=True, return_counts=True)
         largest = int(np.argmax(sizes))
         if 3 * sizes[largest] > n:
             raise TooAlike(
-                f"of {n:,} examples to augment {sizes[largest]:,} share {what}; at most a third may, because each is "
+                f"{sizes[largest]:,} of {n:,} examples have the same {what}; at most a third may, because each is "
                 "compared with answers to two other prompts. Keep fewer of them or add others",
                 int(first[largest]) % n,
             )
