@@ -19,7 +19,7 @@ from draw_others import Examples, TooAlike, _linked, _shifted, draw_others
 from fourteen_comparisons import COMPARISONS, TYPES, augmented_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from read_examples import EXAMPLE, Lines, Reader
+from read_examples import EXAMPLE, Lines, Reader, hashes_of
 
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.converting import parts
@@ -228,6 +228,12 @@ def test_they_are_found_up_to_a_third_of_one_prompt_and_not_beyond():
                     draw_others(examples, seed=1)
 
 
+def test_the_seed_decides_what_is_drawn():
+    ids = np.arange(50, dtype=np.uint64)
+    one, two, other = (draw_others(Examples(ids, ids, ids + 1000, 0 * ids), seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, two) and not np.array_equal(one[0], other[0]) and not np.array_equal(one[1], other[1])
+
+
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 7), min_size=3, max_size=12), st.integers(0, 99))
 def test_a_shift_in_the_circle_needs_no_repair(sizes, seed):
@@ -245,6 +251,14 @@ def test_rows_are_linked_through_prompts_and_answers():
     """0-1 by prompt, 1-2 as rejected and chosen, 3-4 by chosen; 5 alone."""
     examples = examples_of([(0, 1, 2, 0), (0, 3, 4, 0), (1, 4, 5, 0), (2, 6, 7, 0), (3, 6, 8, 0), (4, 9, 10, 0)])
     assert _linked(examples).tolist() == [0, 0, 0, 3, 3, 5]
+
+
+def test_what_templates_trim_and_what_prompt_keys_ignore_makes_nothing_different():
+    """So that no row is refused later for two answers that differ only at their ends (chat_pairs.check_pair)."""
+    one, other = pair(1, "What is 2+2?"), pair(1, "what is  2+2")
+    other["chosen"][-1]["content"] = "\n" + one["chosen"][-1]["content"] + " "
+    assert hashes_of(one, "none") == hashes_of(other, "none") != hashes_of(pair(2, "What is 2+2?"), "none")
+    assert hashes_of(one, "none")[0] == hashes_of(pair(2, "What is 2+2?"), "none")[0] != hashes_of(pair(1), "none")[0]
 
 
 # --- options ---
@@ -369,7 +383,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeyp
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends signals")
 def test_the_real_command_is_killed_and_goes_on_in_the_same_bytes_for_any_num_proc(tmp_path):
-    write(tmp_path / "rows.jsonl", [pair(number) for number in range(2000)])
+    write(tmp_path / "rows.jsonl", [pair(number) for number in range(1200)])
     command = [sys.executable, SCRIPT, "--dataset", "rows.jsonl", "--seed", "5"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
     undisturbed = subprocess.Popen([*command, "--output", "undisturbed/out", "--num_proc", "2"], **pipes)
@@ -388,7 +402,7 @@ def test_the_real_command_is_killed_and_goes_on_in_the_same_bytes_for_any_num_pr
     assert said.endswith("out: the same command goes on where this one stopped\ninterrupted\n")
     done = subprocess.run([*command, "--output", "out"], **pipes, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "rows.jsonl: 2,000 rows read, 2,000 kept, 0 refused\n2,000 originals and 1" in done.stdout
+    assert "rows.jsonl: 1,200 rows read, 1,200 kept, 0 refused\n1,200 originals and 8" in done.stdout
     assert undisturbed.communicate(timeout=60) and undisturbed.returncode == 0
     assert (
         visible(tmp_path / "out") == visible(tmp_path / "undisturbed" / "out") and len(visible(tmp_path / "out")) == 5
