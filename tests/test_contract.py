@@ -193,9 +193,10 @@ def test_readme_commands_name_real_files_and_flags(name, words):
     script = next(word for word in words if word.endswith(".py"))
     path = ROOT / script
     assert path.exists(), script
-    for word in (part for word in words for part in shlex.split(word)):  # a launcher is a command inside a word
-        if word.endswith((".yaml", ".json")) and not word.startswith(("runs/", "pairs/")):
-            assert (ROOT / word).exists(), word
+    parts = [part for word in words for part in shlex.split(word)]  # a launcher is a command inside a word
+    for part in parts:
+        if part.endswith((".yaml", ".json")) and not part.startswith(("runs/", "pairs/")):
+            assert (ROOT / part).exists(), part
     flags = {word for word in words[words.index(script) + 1 :] if word.startswith("--")}
     text = path.read_text(encoding="utf-8")
     for function, module in (
