@@ -1,12 +1,39 @@
-"""Length profiles of the speed benchmarks: mean tokens of prompt and response, lengths lognormal around them."""
+"""The rows of the speed benchmarks: lognormal lengths around the means of a profile, or neighbours from a file."""
 
 import math
 import random
 
+from useful_code.known_truth.text import CONTEXT
+from useful_code.user_errors import UserError
+
 PROFILES = {"200+100": (200, 100), "400+50": (400, 50)}
+SEED = 0
 SIGMA = 0.35  # of the logarithm of a length
 
 
 def draw_length(rng: random.Random, mean: int) -> int:
     """A lognormal length in tokens with the given mean, at least 1."""
     return max(1, round(rng.lognormvariate(0, SIGMA) * mean / math.exp(SIGMA**2 / 2)))
+
+
+def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int) -> list[dict]:
+    """Pairs of plain English words, about one token each; lengths are lognormal with the given means."""
+    rng = random.Random(SEED)
+    words = sorted({word for sentence in CONTEXT for word in sentence.split()})
+
+    def text(mean: int) -> str:
+        return " ".join(rng.choice(words) for _ in range(draw_length(rng, mean)))
+
+    return [
+        {"prompt": text(prompt_mean), "chosen": text(response_mean), "rejected": text(response_mean)}
+        for _ in range(num_pairs)
+    ]
+
+
+def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) -> list[dict]:
+    """Batches of neighbouring rows from random places, in the order of the file."""
+    starts = range(0, len(rows) - pairs_per_batch + 1, pairs_per_batch)
+    if num_pairs > len(starts) * pairs_per_batch:
+        raise UserError(f"--num_pairs is {num_pairs}; the data set has {len(rows)} rows")
+    chosen = sorted(random.Random(SEED).sample(starts, num_pairs // pairs_per_batch))
+    return [row for start in chosen for row in rows[start : start + pairs_per_batch]]

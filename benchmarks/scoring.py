@@ -13,54 +13,26 @@ neighbouring rows are drawn, so that the pipeline meets the lengths that the fil
 
 import argparse
 import json
-import random
-import statistics
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
 import torch
-from machine import matmul_flops, memory_of_fresh_process, write_record
+from machine import memory_of_fresh_process, write_record
 from operations import num_operations, packed_work, padded_work
-from profiles import PROFILES, draw_length
+from profiles import PROFILES, SEED, neighbouring_rows, synthetic_rows
+from sides import compare_sides
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from useful_code.eval_reward_bench_bt import conversations, render_row, text_of
-from useful_code.known_truth.text import CONTEXT
 from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import load_reward_model, load_tokenizer
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit, peak_memory_gib
-from useful_code.score import score_groups
+from useful_code.scoring import Scorer, score_groups
 from useful_code.user_errors import UserError, exit_cleanly
 
-SEED = 0
-MAX_DIFFERENCE = 1e-3  # of two scores of one conversation; more means that the sides read different texts
 SIDES = ("ours", "pipeline", "pipeline_one_by_one")
-
-
-def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int) -> list[dict]:
-    """Pairs of plain English words, about one token each; lengths are lognormal with the given means."""
-    rng = random.Random(SEED)
-    words = sorted({word for sentence in CONTEXT for word in sentence.split()})
-
-    def text(mean: int) -> str:
-        return " ".join(rng.choice(words) for _ in range(draw_length(rng, mean)))
-
-    return [
-        {"prompt": text(prompt_mean), "chosen": text(response_mean), "rejected": text(response_mean)}
-        for _ in range(num_pairs)
-    ]
-
-
-def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) -> list[dict]:
-    """Batches of neighbouring rows from random places, in the order of the file."""
-    starts = range(0, len(rows) - pairs_per_batch + 1, pairs_per_batch)
-    if num_pairs > len(starts) * pairs_per_batch:
-        raise UserError(f"--num_pairs is {num_pairs}; the data set has {len(rows)} rows")
-    chosen = sorted(random.Random(SEED).sample(starts, num_pairs // pairs_per_batch))
-    return [row for start in chosen for row in rows[start : start + pairs_per_batch]]
 
 
 def load_sides(model_path: str, rows: list[dict], batch_size: int):
@@ -91,9 +63,10 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
 
     def score_ours() -> list[float]:
         scores: list[list[float]] = [[]] * len(groups)
-        for indices, rewards in score_groups(our_model(), groups, pad_token_id, -(-work["ours"][0] // len(batches))):
+        scorer = Scorer(our_model(), template, pad_token_id, "", -(-work["ours"][0] // len(batches)))
+        for indices, rewards in score_groups(scorer, groups):
             for index, row in zip(indices, rewards, strict=True):
-                scores[index] = row
+                scores[index] = [score for (score,) in row]
         return [score for row in scores for score in row]
 
     def score_theirs(size: int) -> list[float]:
@@ -111,45 +84,8 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
 def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
     """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
     calls, work, our_model = load_sides(model_path, rows, batch_size)
-    for call in calls.values():
-        call()  # loads the model; the first call of anything is slow
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    scores, peaks = {}, []
-    for turn in range(turns):
-        for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-            start = time.perf_counter()
-            scores[side] = calls[side]()
-            seconds[side].append(time.perf_counter() - start)
-        peaks.append(matmul_flops())
-    difference = max(abs(a - b) for side in SIDES[1:] for a, b in zip(scores["ours"], scores[side], strict=True))
-    if not difference <= MAX_DIFFERENCE:
-        raise UserError(f"the sides do not agree: two scores of one conversation differ by {difference}")
-    medians = {side: statistics.median(values) for side, values in seconds.items()}
-    ratios = {
-        side: statistics.median(b / a for a, b in zip(seconds["ours"], seconds[side], strict=True))
-        for side in SIDES[1:]
-    }
-    tokens = {side: work[side][0] for side in SIDES}
-    operations = {side: num_operations(our_model(), work[side]) for side in SIDES}
-    bound = tokens["pipeline"] / tokens["ours"]
-    peak = statistics.median(peaks)
-    return {
-        "data": name,
-        "pairs": len(rows),
-        "batch_size": batch_size,
-        "turns": turns,
-        "seconds": medians,
-        "pairs_per_second": {side: len(rows) / value for side, value in medians.items()},
-        "tokens": tokens,
-        "tokens_per_second": {side: tokens[side] / medians[side] for side in SIDES},
-        "ratio": ratios,
-        "bound": bound,
-        "share_of_bound": ratios["pipeline"] / bound,
-        "bound_by_operations": operations["pipeline"] / operations["ours"],
-        "matmul_gflops": peak / 1e9,
-        "share_of_matmul_peak": {side: operations[side] / medians[side] / peak for side in SIDES},
-        "max_difference_of_scores": difference,
-    }
+    result = compare_sides(calls, work, lambda one: num_operations(our_model(), one), len(rows), turns)
+    return {"data": name, "batch_size": batch_size, **result}
 
 
 def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float | None:

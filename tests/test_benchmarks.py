@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
-from useful_code.tiny import save_tiny_model
+from useful_code.tiny import save_tiny_judge, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -61,6 +61,19 @@ def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_pa
     assert set(result["peak_memory_gib"]) == set(tokens) and all(
         0 < gib < 8 for gib in result["peak_memory_gib"].values()
     )
+
+
+def test_both_orders_find_the_log_odds_of_plain_transformers(tmp_path):
+    """The context is computed once for both orders; the two baselines compute it twice, one of them with padding."""
+    save_tiny_judge(tmp_path / "judge", "llama", "llama3")
+    flags = ("--model", str(tmp_path / "judge"), "--num_pairs", "4", "--batch_size", "2", "--profile", "400+50")
+    finished = run("both_orders.py", *flags, "--output", str(tmp_path / "out.json"))
+    assert finished.returncode == 0, finished.stderr
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert result["pairs"] == 4 and result["max_difference_of_scores"] < 1e-4
+    tokens = result["tokens"]
+    assert tokens["ours"] < tokens["one_by_one"] < tokens["padded"]
+    assert result["share_of_bound"] == pytest.approx(result["ratio"]["padded"] * tokens["ours"] / tokens["padded"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from useful_code import eval_reward_bench_bt, score
+from useful_code import eval_reward_bench_bt, scoring
 from useful_code.rewardbench_rows import load_rows
 from useful_code.tiny import save_tiny_model
 from useful_code.user_errors import UserError, exit_cleanly
@@ -126,7 +126,7 @@ def test_a_second_run_appends_its_block_and_replaces_the_rest(folder, tmp_path):
 
 
 def test_an_interrupted_run_records_nothing_and_goes_on(folder, tmp_path, monkeypatch, capsys):
-    real, calls = score.score_batch, []
+    real, calls = scoring.score_batch, []
 
     def failing(*arguments):
         calls.append(1)
@@ -134,7 +134,7 @@ def test_an_interrupted_run_records_nothing_and_goes_on(folder, tmp_path, monkey
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(score, "score_batch", failing)
+    monkeypatch.setattr(scoring, "score_batch", failing)
     flags = ["--record_dir", tmp_path / "record.txt", "--max_tokens_per_batch", "1"]
     with pytest.raises(SystemExit) as stopped:
         run_here(folder, *flags)

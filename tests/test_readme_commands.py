@@ -19,6 +19,7 @@ REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of th
 ADDED = {  # what is read from the hub otherwise
     "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
     "eval_reward_bench_judge.py": " --data_set_name input/rewardbench.jsonl",
+    "eval_reward_bench_pm.py": " --data_set_name input/rewardbench.jsonl",
     "mix_datasets.py": " --input hh_harmless=input/hh.jsonl helpsteer2=input/helpsteer2.jsonl math=input/math.jsonl"
     " allenai/reward-bench=input/rewardbench.jsonl",
 }
@@ -31,6 +32,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 def block_with(readme: Path, text: str) -> str:
     (found,) = [block for block in shell_blocks(readme) if text in block]
     return found
+
+
+def without_hub(commands: str) -> str:
+    """The same commands on local files."""
+    for name, file in REPLACED.items():
+        commands = commands.replace(name, file)
+    for script, flags in ADDED.items():
+        commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
+    return commands
 
 
 def run(script: str, folder: Path) -> str:
@@ -90,11 +100,7 @@ def test_the_commands_of_the_main_readme(installed):
     write_inputs(installed)
     for text in ("--output scores.jsonl", "mix_datasets.py", "--source columns"):
         commands = block_with(ROOT / "README.md", text)
-        for name, file in REPLACED.items():
-            commands = commands.replace(name, file)
-        for script, flags in ADDED.items():
-            commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
-        run(f"{ACTIVATE}\n{commands}", installed)
+        run(f"{ACTIVATE}\n{without_hub(commands)}", installed)
     assert (installed / "runs" / "small" / "report.html").exists()
     assert "pairs/small/DATA_CARD.md" in (installed / "runs/look-small/report.html").read_text(encoding="utf-8")
     assert "40" in (installed / "pairs" / "mine" / "DATA_CARD.md").read_text(encoding="utf-8")
@@ -109,7 +115,7 @@ def test_the_commands_of_every_method(folder, installed):
     write_inputs(installed)
     run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
-        commands = block.replace("\\\n", " ").splitlines()
+        commands = without_hub(block).replace("\\\n", " ").splitlines()
         kept = [line for line in commands if not any(config in line for config in ON_A_GPU)]
         run("\n".join([ACTIVATE, *kept]), installed)
 

@@ -1,19 +1,15 @@
 """Scoring: equal to plain Transformers one text at a time, whatever the batches; resumable; nothing lost."""
 
-import argparse
 import json
 import random
 import re
 import subprocess
 import sys
-from array import array
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
-from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
@@ -21,15 +17,12 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
-    GPT2Config,
-    GPT2ForSequenceClassification,
 )
 
-from useful_code import score
-from useful_code.reward_model import load_reward_model, prepare_reward_model
-from useful_code.shared_prefix import num_packed_tokens, pad
+from useful_code import score, scoring
+from useful_code.shared_prefix import pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 SCRIPT = Path(score.__file__)
 TOLERANCE = 1e-5  # float32, rewards of size 1
@@ -222,127 +215,20 @@ def test_scores_do_not_depend_on_batches_or_row_order(folder, tmp_path, model):
     assert [value for row in GOOD_ROWS for value in by_id[row["id"]]] == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_positions_that_depend_on_the_batch_make_every_text_run_alone():
-    """With dynamic RoPE a text beside one over the original length would get other positions, so another score."""
-    changes = {"max_position_embeddings": 16, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}
-    model = tiny_reward_model("llama", 300, **changes).eval()
-    prepare_reward_model(model)
-    assert not model.shares_prefix
-    short, long = [[5, 6, 7], [5, 6, 8]], [list(range(5, 65)), list(range(5, 66))]
-    alone = score.score_batch(model, [short], 0)[0]
-    assert score.score_batch(model, [long, short], 0)[1] == alone
-    assert score.score_batch(model, [short, long], 0)[0] == alone
-
-
-@pytest.mark.parametrize("name", ["model", "soft-capped"])
-def test_equal_responses_get_equal_scores(folder, name):
-    """To the last bit: otherwise rounding picks a winner where there is a tie."""
-    model = load_reward_model(str(folder / name)).eval()
-    generator = random.Random(0)
-    for _ in range(20):
-        same, other = ([generator.randrange(250) for _ in range(30)] for _ in range(2))
-        first, second, third = score.score_batch(model, [[same, other], [other, same, array("i", same)]], 256)[1]
-        assert second == third != first
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_scores_do_not_depend_on_the_padding_side(folder, tmp_path, monkeypatch, side):
-    monkeypatch.setattr(score, "pad", partial(pad, side=side))
+    monkeypatch.setattr(scoring, "pad", partial(pad, side=side))
     path = ["--reward_name_or_path", str(folder / "soft-capped")]
     rows = run_here(folder, tmp_path / "scores.jsonl", *path)
     assert all_scores(rows) == pytest.approx(plain_scores(folder / "soft-capped", GOOD_ROWS), abs=TOLERANCE)
 
 
-def test_a_model_with_its_own_forward_is_told_the_pad_id(tmp_path):
-    """GPT-2 looks for the last id that is not its pad id. The tokenizer pads with another than the model was saved
-    with, so without being told it would read the padding."""
-    torch.manual_seed(0)
-    shape = {"vocab_size": len(byte_tokenizer()), "n_embd": 32, "n_layer": 1, "n_head": 4, "num_labels": 1}
-    tokens = {"pad_token_id": 7, "bos_token_id": None, "eos_token_id": None}
-    GPT2ForSequenceClassification(GPT2Config(**shape, **tokens)).save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
-    parser = argparse.ArgumentParser()
-    score.add_model_arguments(parser)
-    arguments = parser.parse_args(["--reward_name_or_path", str(tmp_path)])
-    model, _, pad_token_id = score.load_scorer(arguments, PartialState(cpu=True))
-    group = [[10, 11, 12], [10, 11, 12, 13, 14]]
-    alone = [model(input_ids=torch.tensor([ids])).logits.item() for ids in group]
-    assert score.score_batch(model, [group], pad_token_id)[0] == pytest.approx(alone, abs=TOLERANCE)
-
-
-@given(GROUP_LISTS, st.integers(1, 20))
-def test_batches_hold_every_group_once_within_the_budget(groups, max_tokens):
-    batches = score.fill_batches(groups, max_tokens)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))
-    for batch in batches:
-        assert len(batch) == 1 or sum(num_packed_tokens(groups[i]) for i in batch) <= max_tokens
-    lengths = [num_packed_tokens(groups[i]) for batch in batches for i in batch]
-    assert lengths == sorted(lengths, reverse=True)  # too little memory shows in the first batch, not in the last
-
-
-@given(GROUP_LISTS, st.integers(1, 20))
-def test_padded_batches_stay_within_the_budget_with_their_padding(groups, max_tokens):
-    batches = score.fill_padded_batches(groups, max_tokens)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))
-    for batch in batches:
-        sequences = [sequence for index in batch for sequence in groups[index]]
-        assert len(batch) == 1 or len(sequences) * max(map(len, sequences)) <= max_tokens
-
-
-# --- interrupted runs ---
-
-GROUPS = [[array("i", [1, 2, 3 + i]), array("i", [1, 2, 30, 4 + i])] for i in range(8)]
-
-
-class Counting(torch.nn.Module):
-    """The model, counting its batches; it dies before batch `dies_at`."""
-
-    def __init__(self, model, dies_at: int | None = None):
-        super().__init__()
-        self.model, self.dies_at, self.num_batches = model, dies_at, 0
-        self.shares_prefix = model.shares_prefix
-
-    def forward(self, **inputs):
-        if self.num_batches == self.dies_at:
-            raise KeyboardInterrupt
-        self.num_batches += 1
-        return self.model(**inputs)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load_reward_model(str(folder / "model")).eval()
-
-
-def score_all(model, parts: Path, fingerprint: str = "model", groups=GROUPS) -> list[list[float]]:
-    return score.score_resumably(model, groups, 0, 5, parts, fingerprint)  # 5 tokens: a batch per group
-
-
-@pytest.mark.parametrize("name", ["scores.jsonl", "sco[re]s*.jsonl"])  # a name is no glob pattern
-def test_an_interrupted_run_goes_on_where_it_stopped(model, tmp_path, capsys, name):
-    """Killed twice, in the middle of a line the second time; each group is computed once in all."""
-    parts = tmp_path / name
-    expected = score_all(model, tmp_path / "undisturbed.jsonl")
-    with pytest.raises(KeyboardInterrupt):
-        score_all(Counting(model, dies_at=3), parts)
-    with pytest.raises(KeyboardInterrupt):
-        score_all(Counting(model, dies_at=2), parts)
-    files = [path for path in tmp_path.iterdir() if path.name.startswith(f"{name}.part-")]
-    assert len(files) == 2
-    with files[0].open("ab") as file:
-        file.write(b'["5ec0')
-    capsys.readouterr()
-    last = Counting(model)
-    assert score_all(last, parts) == expected
-    assert last.num_batches == len(GROUPS) - 5
-    assert "5 of 8 rows are scored already" in capsys.readouterr().out
-    score.remove_parts(parts)
-    assert {path.name.split(".part-")[0] for path in tmp_path.iterdir()} == {"undisturbed.jsonl"}
+# --- interrupted runs and several processes ---
 
 
 def test_the_command_goes_on_too(folder, tmp_path, monkeypatch, capsys):
     """Through `main`: the third batch fails, the second run computes only what is missing, no part stays."""
-    output, real, calls = tmp_path / "scores.jsonl", score.score_batch, []
+    output, real, calls = tmp_path / "scores.jsonl", scoring.score_batch, []
 
     def failing(*arguments):
         calls.append(1)
@@ -350,7 +236,7 @@ def test_the_command_goes_on_too(folder, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(score, "score_batch", failing)
+    monkeypatch.setattr(scoring, "score_batch", failing)
     flags = ["--max_tokens_per_batch", "1"]
     with pytest.raises(SystemExit) as stopped:
         run_here(folder, output, *flags)
@@ -362,85 +248,10 @@ def test_the_command_goes_on_too(folder, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("*.part-*"))
 
 
-def test_finished_batches_are_on_the_disk_before_the_next_begins(model, tmp_path):
-    """A `kill -9` closes no file."""
-    parts, lines = tmp_path / "scores.jsonl", []
-
-    class Watching(Counting):
-        def forward(self, **inputs):
-            lines.append(len(read_lines(tmp_path / "scores.jsonl.part-0-0.jsonl")))
-            return super().forward(**inputs)
-
-    score_all(Watching(model), parts)
-    assert lines == list(range(len(GROUPS)))
-
-
-def test_damaged_parts_cost_time_and_nothing_else(model, tmp_path):
-    parts = tmp_path / "scores.jsonl"
-    expected = score_all(model, parts)
-    (tmp_path / "scores.jsonl.part-0-0.jsonl").write_bytes(
-        b'\xff\xfe\x00\n[1, 2, 3]\n7\nnull\n"ab"\n{"a": 1, "b": 2}\n'
-    )
-    assert score_all(model, parts) == expected
-
-
-def test_parts_of_another_model_or_other_texts_are_not_used(model, tmp_path):
-    parts = tmp_path / "scores.jsonl"
-    score_all(model, parts)
-    other_model = Counting(model)
-    score_all(other_model, parts, fingerprint="other model")
-    assert other_model.num_batches == len(GROUPS)
-    changed = [[ids[::-1] for ids in group] for group in GROUPS]
-    other_texts = Counting(model)
-    score_all(other_texts, parts, groups=changed)
-    assert other_texts.num_batches == len(GROUPS)
-
-
-def test_the_order_of_responses_belongs_to_the_key(model, tmp_path):
-    parts = tmp_path / "scores.jsonl"
-    expected = score_all(model, parts)
-    swapped = score_all(model, parts, groups=[group[::-1] for group in GROUPS])
-    assert swapped == [pytest.approx(rewards[::-1], abs=TOLERANCE) for rewards in expected]
-    assert expected[0][0] != pytest.approx(expected[0][1], abs=1e-3)
-
-
-def test_the_fingerprint_follows_the_weights_and_the_type(folder, tmp_path):
-    names = [str(folder / "model"), str(folder / "other weights")]
-    models = [load_reward_model(name) for name in names]
-    prints = [score.model_fingerprint(name, model) for name, model in zip(names, models, strict=True)]
-    prints.append(score.model_fingerprint(names[0], models[0].bfloat16()))
-    assert len(set(prints)) == 3
-    save_tiny_model(tmp_path)
-    before = score.model_fingerprint(str(tmp_path), models[1])
-    assert score.model_fingerprint(str(tmp_path), models[1]) == before
-    save_tiny_model(tmp_path, seed=1)  # files of the same sizes
-    assert score.model_fingerprint(str(tmp_path), models[1]) != before
-
-
-def test_a_score_that_is_not_finite_is_an_error_and_is_not_kept(model, tmp_path):
-    """It would be no JSON, and a later run would take it for done."""
-
-    class Broken(Counting):
-        def forward(self, **inputs):
-            output = super().forward(**inputs)
-            if self.num_batches == 3:
-                output.logits[1] = torch.nan
-            return output
-
-    parts = tmp_path / "scores.jsonl"
-    with pytest.raises(UserError, match=r"row 3 .* not all finite"):
-        score_all(Broken(model), parts)
-    again = Counting(model)
-    score_all(again, parts)
-    assert again.num_batches == len(GROUPS) - 2
-
-
-# --- several processes ---
-
 LAUNCHED = """
 import sys
 from accelerate import PartialState
-from useful_code import score
+from useful_code import score, scoring
 def keep(parts):  # remove_parts is called once, at the end: the parts show who did the work
     print("WORLD", PartialState().num_processes)
 score.remove_parts = keep

@@ -14,11 +14,12 @@ import argparse
 from useful_code.processes import start_processes
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, render
+from useful_code.resumable_scoring import remove_parts, score_resumably
 from useful_code.rewardbench import score_table
 from useful_code.rewardbench_files import append_record, format_table, record_paths, write_outputs, write_results
-from useful_code.rewardbench_rows import HUB_DATA_SET, HUB_SPLIT, load_rows
+from useful_code.rewardbench_rows import add_data_arguments, load_rows
 from useful_code.run_info import git_commit
-from useful_code.score import add_model_arguments, load_scorer, model_fingerprint, remove_parts, score_resumably
+from useful_code.scoring import add_model_arguments, load_reward_scorer
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -44,25 +45,18 @@ def text_of(template: Template, conversation: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
-    parser.add_argument("--record_dir", default="./bench_mark_eval.txt", help="Text file to append the scores to.")
-    parser.add_argument(
-        "--data_set_name", default=HUB_DATA_SET, help="Hub data set, or a local file with the columns of RewardBench."
-    )
-    parser.add_argument(
-        "--split", default=None, help=f'Split of a hub data set. Default: "{HUB_SPLIT}" of {HUB_DATA_SET}.'
-    )
+    add_data_arguments(parser)
     arguments = parser.parse_args()
     paths = record_paths(arguments.record_dir)
     state = start_processes()
     rows = load_rows(arguments.data_set_name, arguments.split)
-    model, template, pad_token_id = load_scorer(arguments, state)
-    groups = [render_row(template, row, number) for number, row in enumerate(rows, start=1)]
-    fingerprint = model_fingerprint(arguments.reward_name_or_path, model)
-    scores = score_resumably(model, groups, pad_token_id, arguments.max_tokens_per_batch, paths.outputs, fingerprint)
+    scorer = load_reward_scorer(arguments, state)
+    groups = [render_row(scorer.template, row, number) for number, row in enumerate(rows, start=1)]
+    numbers = score_resumably(scorer, groups, paths.outputs)
     if state.is_main_process:
-        chosen_scores, rejected_scores = zip(*scores, strict=True)
+        chosen_scores, rejected_scores = zip(*([score for (score,) in pair] for pair in numbers), strict=True)
         table = score_table([row["subset"] for row in rows], chosen_scores, rejected_scores)
-        texts = [[text_of(template, conversation) for conversation in conversations(row)] for row in rows]
+        texts = [[text_of(scorer.template, conversation) for conversation in conversations(row)] for row in rows]
         name, commit = arguments.reward_name_or_path, git_commit()
         write_outputs(
             paths.outputs,

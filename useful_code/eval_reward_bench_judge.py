@@ -27,7 +27,7 @@ from useful_code.judging.summary import format_summary, summarize
 from useful_code.reasons import RowRefused
 from useful_code.rewardbench import score_table
 from useful_code.rewardbench_files import append_record, format_table, record_paths, write_outputs, write_results
-from useful_code.rewardbench_rows import HUB_DATA_SET, HUB_SPLIT, load_rows
+from useful_code.rewardbench_rows import add_data_arguments, load_rows
 from useful_code.run_info import git_commit
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -73,13 +73,7 @@ def notes_of(settings: Settings, summary: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record_dir", default="./bench_mark_eval.txt", help="Text file to append the scores to.")
-    parser.add_argument(
-        "--data_set_name", default=HUB_DATA_SET, help="Hub data set, or a local file with the columns of RewardBench."
-    )
-    parser.add_argument(
-        "--split", default=None, help=f'Split of a hub data set. Default: "{HUB_SPLIT}" of {HUB_DATA_SET}.'
-    )
+    add_data_arguments(parser)
     add_judge_arguments(parser, ("pairwise", "rating"))
     arguments = parser.parse_args()
     settings = settings_of(arguments)

@@ -23,6 +23,7 @@ from useful_code.judging.options import add_judge_arguments, check_chats, load_j
 from useful_code.judging.summary import format_summary, summarize
 from useful_code.read_rows import load_checked, report_counts
 from useful_code.reasons import RowRefused
+from useful_code.response_rows import write_rows
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -96,11 +97,7 @@ def main() -> None:
         judged = judge_items(asker, items, settings)
     finally:
         print(asker.cost.text())
-    lines = [
-        json.dumps(row | {"judged": verdict}, ensure_ascii=False, default=str) + "\n"  # str: dates of parquet
-        for row, verdict in zip(rows, judged, strict=True)
-    ]
-    write_atomically(output, "".join(lines))
+    write_rows(output, rows, [{"judged": verdict} for verdict in judged])
     print(report_counts(counts))
     print(format_summary(summarize(items, judged)))
     print(f"written to {output}")

@@ -67,6 +67,21 @@ def judge_both_orders(as_first: np.ndarray, as_second: np.ndarray) -> BothOrders
     return BothOrders((first + second) / 2, first - second)
 
 
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """sigmoid(log-odds / T): calibrated, and still antisymmetric.
+
+    >>> tempered(np.array([0.5, 0.9]), 2.0).round(6).tolist()
+    [0.5, 0.75]
+    """
+    return sigmoid(log_odds(probabilities) / temperature)
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """log p / (1 - p), within 28 either way."""
+    clipped = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
 def knockout(num_answers: int, better: Callable[[int, int], float]) -> int:
     """The champion of n - 1 comparisons: each next answer replaces it if `better(next, champion)` is over one half.
 

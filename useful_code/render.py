@@ -43,8 +43,11 @@ class Template:
     generation_text: str  # the assistant header that a generation prompt adds; "" if the template has none
 
 
-def read_template(tokenizer) -> Template:
+def read_template(tokenizer, may_open_turn: bool = False) -> Template:
     """Probe the chat template and check that it can be used for scoring.
+
+    `may_open_turn` allows a template that always writes an assistant header at the end: the first Llama-3 template,
+    which public pair-preference models came with. A verdict is read in front of it, a reward would be read behind it.
 
     Raises UserError when the tokenizer has no chat template or one that cannot be rendered, when something follows the
     end of the last assistant turn (the first Llama-3 template always appended a new assistant header there), or when
@@ -71,7 +74,7 @@ def read_template(tokenizer) -> Template:
         )
     head_text, end_text = text.split(_PROBE)
     generation_text = header_end.removeprefix(header_start)
-    if _opens_a_turn(tokenizer, answered, head_text, end_text):
+    if not may_open_turn and _opens_a_turn(tokenizer, answered, head_text, end_text):
         raise UserError(
             f"the chat template of {tokenizer.name_or_path!r} writes {end_text!r} after the last assistant message: it "
             "opens a new assistant turn, and a score would be read from the wrong place. Give a template that honours "

@@ -1,5 +1,6 @@
-"""The rows of RewardBench v1, for every command that is evaluated on them."""
+"""The rows of RewardBench for every command that scores them, and the options that name them."""
 
+import argparse
 from pathlib import Path
 
 from useful_code.data_set_reader import is_saved_data_set
@@ -8,6 +9,17 @@ from useful_code.rewardbench import check_rows
 from useful_code.user_errors import UserError
 
 HUB_DATA_SET, HUB_SPLIT = "allenai/reward-bench", "filtered"
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options about data and record that the original scripts had, and the split."""
+    parser.add_argument("--record_dir", default="./bench_mark_eval.txt", help="Text file to append the scores to.")
+    parser.add_argument(
+        "--data_set_name", default=HUB_DATA_SET, help="Hub data set, or a local file with the columns of RewardBench."
+    )
+    parser.add_argument(
+        "--split", default=None, help=f'Split of a hub data set. Default: "{HUB_SPLIT}" of {HUB_DATA_SET}.'
+    )
 
 
 def load_rows(source: str, split: str | None = None) -> list[dict]:

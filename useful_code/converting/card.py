@@ -64,6 +64,7 @@ def as_markdown(card: dict[str, Any]) -> str:
         "",
         *_subsets(card["statistics"].get("subsets", {})),
         *_sources(card),
+        *_counts(card.get("counts", {})),
         "## Where it comes from",
         "",
         *_table(
@@ -126,6 +127,19 @@ def _sources(card: dict[str, Any]) -> list[str]:
         "",
         *(["Fewer pairs than the recipe asks for:", ""] if short else []),
         *([*_table(("source", "asked for", "there are"), short), ""] if short else []),
+    ]
+
+
+def _counts(counts: dict[str, dict[str, int]]) -> list[str]:
+    """What else a command counted: a table under a heading each.
+
+    >>> _counts({"Kinds": {"a": 1200}})
+    ['## Kinds', '', '|  | number |', '| --- | --- |', '| a | 1,200 |', '']
+    """
+    return [
+        line
+        for title, numbers in counts.items()
+        for line in (f"## {title}", "", *_table(("", "number"), list(numbers.items())), "")
     ]
 
 

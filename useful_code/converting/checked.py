@@ -83,6 +83,17 @@ def valid_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def as_text(value: Any) -> str | None:
+    """An identifier or subset of a row that nobody has converted, if it is a usable one.
+
+    >>> as_text("a"), as_text(7), as_text(True), as_text("")
+    ('a', '7', None, None)
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return valid_text(value) if isinstance(value, str) and value else None
+
+
 def _converted(source: Source, raw: Sequence[Row], options: Options) -> list[Made | Loss]:
     if source.group_key:
         return source.convert(raw)

@@ -13,7 +13,7 @@ import pyarrow
 from useful_code.chat_pairs import check_pair, is_held_out, is_tie, preferred_first, prompt_of
 from useful_code.converting import choice
 from useful_code.converting.batches import Batch, as_batch
-from useful_code.converting.checked import valid_text
+from useful_code.converting.checked import as_text, valid_text
 from useful_code.converting.contamination import EvaluationPrompts
 from useful_code.converting.near_duplicates import (
     NearDuplicate,
@@ -59,8 +59,8 @@ class Mixer:
                 losses.append((raw, refused))
                 continue
             name, _, file = raw.file.partition("/")
-            pair |= {"source": name, "subset": _as_text(pair.get("subset"))}
-            pair["source_id"] = _as_text(pair.get("source_id")) or valid_text(f"{file}:{raw.number}")
+            pair |= {"source": name, "subset": as_text(pair.get("subset"))}
+            pair["source_id"] = as_text(pair.get("source_id")) or valid_text(f"{file}:{raw.number}")
             rows.append((raw, pair))
         pairs = [pair for _, pair in rows]
         found: list[str | None] = [None] * len(pairs)
@@ -75,13 +75,6 @@ class Mixer:
             batch.arrays.update(signatures(pairs, self.threshold))
             batch.arrays["ties"] = np.array([is_tie(pair) for pair in pairs], np.uint8)
         return batch
-
-
-def _as_text(value: Any) -> str | None:
-    """An identifier or subset of a row that nobody has converted, if it is a usable one."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return valid_text(value) if isinstance(value, str) and value else None
 
 
 @dataclass

@@ -8,9 +8,10 @@ Both may have `reference`, an answer that is known to be right. No torch in here
 
 from typing import Any, NamedTuple
 
-from useful_code.chat_pairs import Message, check_conversation, check_pair
+from useful_code.chat_pairs import Message, check_pair
 from useful_code.judging.prompts import LETTERS
 from useful_code.reasons import RowRefused
+from useful_code.response_rows import check_responses
 
 TASKS = ("pairwise", "rating", "best_of_n")
 
@@ -35,23 +36,12 @@ def read_item(row: Any, task: str) -> Item:
     reference = row.get("reference")
     if reference is not None and (not isinstance(reference, str) or not reference.strip()):
         raise RowRefused("wrong_type", "`reference` must be a text that is not empty, or be left out")
-    if "chosen" in row and "responses" not in row:
-        pair = check_pair(row)
-        responses = [pair[side][-1]["content"] for side in ("chosen", "rejected")]
-        item = Item(pair["chosen"][:-1], responses, reference, best=0)
-    else:
-        if row.get("prompt") is None or row.get("responses") is None:
-            raise RowRefused("missing_key", "a row needs `prompt` and `responses`, or `chosen` and `rejected`")
-        responses = row["responses"]
-        if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
-            raise RowRefused("wrong_type", "`responses` must be a list of texts")
-        prompt = row["prompt"]
-        history = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        history = check_conversation(history, "prompt", ends_with="user")
-        best = row.get("best")
-        if best is not None and (type(best) is not int or not 0 <= best < len(responses)):
-            raise RowRefused("wrong_type", "`best` must be the place of a response, counted from 0")
-        item = Item(history, responses, reference, best)
+    prompt, responses = check_responses(row, num_least=0)
+    is_pair = "chosen" in row and "responses" not in row
+    best = 0 if is_pair else row.get("best")
+    if best is not None and (type(best) is not int or not 0 <= best < len(responses)):
+        raise RowRefused("wrong_type", "`best` must be the place of a response, counted from 0")
+    item = Item(prompt, responses, reference, best)
     _check_number(len(item.responses), task)
     for text in [*item.responses, item.reference or ""]:
         try:

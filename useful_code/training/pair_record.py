@@ -10,7 +10,7 @@ from transformers import Trainer
 from useful_code import metrics, report_figures
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import prompt_key, prompt_of
-from useful_code.pair_probability import BothOrders, judge_both_orders
+from useful_code.pair_probability import BothOrders, judge_both_orders, log_odds
 from useful_code.read_rows import report_counts
 from useful_code.report import Picture, Table, write_report
 from useful_code.run_info import git_commit, write_run_info
@@ -55,7 +55,7 @@ def write_pair_record(
         **data_counts(data, len(decided)),
         **extra,
     )
-    reliability = report_figures.reliability_diagram(_log_odds(both_after.probability))
+    reliability = report_figures.reliability_diagram(log_odds(both_after.probability))
     table = _table(before, after)
     write_report(
         output_dir,
@@ -99,24 +99,27 @@ def pair_numbers(rows: Sequence[Mapping[str, Any]], both: BothOrders) -> dict[st
         "pairs": len(rows),
         "prompts": len(set(groups)),
         "expected_calibration_error": metrics.expected_calibration_error(
-            *metrics.preference_confidence(_log_odds(both.probability)), lowest=0.5
+            *metrics.preference_confidence(log_odds(both.probability)), lowest=0.5
+        ),
+        # Targets a little under 1 (Platt 1999): without them, pairs that are all right would give a temperature of 0.
+        "temperature": metrics.fit_temperature(
+            log_odds(both.probability), np.full(len(rows), (len(rows) + 1) / (len(rows) + 2))
         ),
         **{side: by_length[side] for side in sides},
     }
 
 
 def usage(output_dir: str) -> str:
-    """The line that uses the model."""
-    return f'AutoModelForCausalLM.from_pretrained("{output_dir}")  # the verdict is its next token'
+    """The lines that use the model."""
+    return (
+        f"python useful_code/rank_responses.py --reward_name_or_path {output_dir} --input rows.jsonl "
+        "--output ranked.jsonl\n"
+        f"python useful_code/eval_reward_bench_pm.py --reward_name_or_path {output_dir}"
+    )
 
 
 def _both(logits: np.ndarray) -> BothOrders:
     return judge_both_orders(logits[:, 0], logits[:, 1])
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability, 1e-12, 1 - 1e-12)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:

@@ -1,0 +1,114 @@
+"""Judging pairs in both orders: ours against plain Transformers on the same texts, with the same model.
+
+    python benchmarks/both_orders.py --model models/smollm2-135m                       # prompt-heavy, 400 + 50 tokens
+    python benchmarks/both_orders.py --model models/smollm2-135m --data_set_name rows.jsonl.gz  # RewardBench's columns
+
+Three sides take turns in one process, and must find the same log-odds: ours (both orders of a pair in one group, whose
+context is computed once, longest first); padded batches of `--batch_size` pairs, both orders of each, in the order of
+the data; and two forward passes a pair, one per order. The two baselines ask for the logits of the last token alone,
+which the original script does not: the difference is the sharing, not the vocabulary. Ours gets a token budget that
+makes about as many forward passes as the batched baseline. The bound is the baseline's tokens, padding included, over
+ours.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from machine import write_record
+from operations import num_operations, packed_work, padded_work
+from profiles import PROFILES, neighbouring_rows, synthetic_rows
+from sides import compare_sides
+from transformers import AutoModelForCausalLM
+
+from useful_code.pair_prompt import read_verdicts
+from useful_code.pair_scoring import comparison_group
+from useful_code.render import ensure_pad_token, read_template
+from useful_code.reward_model import load_tokenizer
+from useful_code.rewardbench_rows import load_rows
+from useful_code.run_info import git_commit
+from useful_code.scoring import Scorer, score_groups
+from useful_code.shared_prefix import pad
+from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.verdict_model import load_verdict_model
+
+
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
+    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+    template = read_template(load_tokenizer(model_path))
+    pad_token_id = ensure_pad_token(template)
+    verdicts = read_verdicts(template)
+    plain = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+
+    def scorer(budget: int) -> Scorer:
+        return Scorer(load_verdict_model(model_path).eval(), template, pad_token_id, "", budget, verdicts)
+
+    ours = scorer(0)
+    groups = [
+        comparison_group(ours, [{"role": "user", "content": row["prompt"]}], row["chosen"], row["rejected"])
+        for row in rows
+    ]
+    batches = [groups[i : i + batch_size] for i in range(0, len(groups), batch_size)]
+    lengths = [[len(ids) for group in batch for ids in group] for batch in batches]
+    work = {
+        "ours": packed_work(groups),
+        "padded": padded_work(lengths),
+        "one_by_one": padded_work([[length] for batch in lengths for length in batch]),
+    }
+    ours = Scorer(ours.model, template, pad_token_id, "", -(-work["ours"][0] // len(batches)), verdicts)
+
+    def judge_ours() -> list[float]:
+        found: list[list[float]] = [[]] * len(groups)
+        for indices, numbers in score_groups(ours, groups):
+            for index, rows_of_group in zip(indices, numbers, strict=True):
+                found[index] = [a - b for a, b in rows_of_group]
+        return [value for pair in found for value in pair]
+
+    @torch.inference_mode()
+    def judge_plainly(parts: list[list]) -> list[float]:
+        found = []
+        for part in parts:
+            batch = pad(part, pad_token_id, side="left")
+            logits = plain(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]  # (S, V)
+            found += (logits[:, verdicts.token_ids[0]] - logits[:, verdicts.token_ids[1]]).tolist()
+        return found
+
+    calls = {
+        "ours": judge_ours,
+        "padded": lambda: judge_plainly(batches),
+        "one_by_one": lambda: judge_plainly([[[ids]] for group in groups for ids in group]),
+    }
+    result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns)
+    return {"data": name, "batch_size": batch_size, **result}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of a causal language model.")
+    parser.add_argument("--data_set_name", default=None, help="File with the columns of RewardBench, else a profile.")
+    parser.add_argument("--profile", choices=PROFILES, default="400+50", help="Mean tokens of prompt and response.")
+    parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to judge.")
+    parser.add_argument("--batch_size", type=int, default=4, help="Pairs per padded batch, two sequences each.")
+    parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--output", default=None, help="JSON file to write.")
+    arguments = parser.parse_args()
+    if arguments.turns < 3:
+        raise UserError("--turns must be at least 3: a median of fewer says little")
+    if not 1 <= arguments.batch_size <= arguments.num_pairs:
+        raise UserError("--batch_size must be at least 1, and --num_pairs must fill at least one batch")
+    if arguments.data_set_name:
+        name = Path(arguments.data_set_name).name
+        rows = neighbouring_rows(load_rows(arguments.data_set_name), arguments.num_pairs, arguments.batch_size)
+    else:
+        name = arguments.profile
+        rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    commit = git_commit()
+    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
+    print(json.dumps(result, indent=1))
+    if arguments.output:
+        write_record(arguments.output, commit, [result])
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
