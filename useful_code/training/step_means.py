@@ -25,8 +25,11 @@ class StepMeans:
             self.totals[name] = self.totals[name] + total if name in self.totals else total
 
     def pop(self, accelerator=None) -> dict[str, float]:
-        """The means by name; starts anew. With an accelerator all processes must call it together."""
+        """The means by name, without names that had no value anywhere; starts anew.
+
+        With an accelerator all processes must call it together, each with the same names.
+        """
         totals, self.totals = self.totals, {}
         if accelerator is not None:
             totals = {name: accelerator.reduce(total, "sum") for name, total in totals.items()}
-        return {name: (total[0] / total[1]).item() for name, total in totals.items()}
+        return {name: (total[0] / total[1]).item() for name, total in totals.items() if total[1] > 0}
