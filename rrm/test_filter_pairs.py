@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import filter_pairs
@@ -104,26 +105,30 @@ def test_gaps_by_hand_and_a_gap_of_the_limit_is_kept_on_both_sides():
 # --- probabilities of plain Transformers ---
 
 
+@cache
+def plain_model(directory):
+    kind = AutoModelForSequenceClassification if directory.name == "scalar" else AutoModelForCausalLM
+    settings = {"num_labels": 1} if directory.name == "scalar" else {}
+    return kind.from_pretrained(directory, **settings).eval(), AutoTokenizer.from_pretrained(directory)
+
+
 def plain_probability(directory, row, tie_label=None):
     """P(left better): the mean of both orders of a pairwise model (METHODS 2.6), or the sigmoid of two rewards."""
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    prompt, (left, right) = prompt_of(row), (row[side][-1]["content"] for side in ("chosen", "rejected"))
+    model, tokenizer = plain_model(directory)
+
+    def last_logits(messages, **options):
+        ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True, **options).input_ids
+        return model(input_ids=ids).logits[0]
+
     if directory.name == "scalar":
-        model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1).eval()
-        rewards = [
-            model(**tokenizer.apply_chat_template(row[side], return_tensors="pt", return_dict=True)).logits[0, 0]
-            for side in ("chosen", "rejected")
-        ]
-        return torch.sigmoid(rewards[0] - rewards[1]).item()
-    model = AutoModelForCausalLM.from_pretrained(directory).eval()
-    ids = [tokenizer(label).input_ids[0] for label in ("A", "B", *([tie_label] if tie_label else []))]
+        chosen, rejected = (last_logits(row[side])[0] for side in ("chosen", "rejected"))
+        return torch.sigmoid(chosen - rejected).item()
+    left, right = (row[side][-1]["content"] for side in ("chosen", "rejected"))
+    labels = [tokenizer(label).input_ids[0] for label in ("A", "B", *([tie_label] if tie_label else []))]
     found = []
     for first, second in ((left, right), (right, left)):
-        message = [{"role": "user", "content": pair_text(prompt, first, second)}]
-        batch = tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        shares = model(**batch).logits[0, -1, ids].softmax(-1)
+        message = {"role": "user", "content": pair_text(prompt_of(row), first, second)}
+        shares = last_logits([message], add_generation_prompt=True)[-1, labels].softmax(-1)
         found.append((shares[0] + (shares[2] / 2 if tie_label else 0)).item())
     return (found[0] + 1 - found[1]) / 2
 

@@ -79,8 +79,8 @@ def readme_commands() -> list[tuple[str, list[str]]]:
 
 
 def test_the_loops_below_find_something():
-    assert len(METHOD_FOLDERS) == 2, "count the method folders anew"
-    assert len(CONFIGS) == 10
+    assert len(METHOD_FOLDERS) == 3, "count the method folders anew"
+    assert len(CONFIGS) == 12
     assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8
