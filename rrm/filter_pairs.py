@@ -1,6 +1,6 @@
 """Command: augmented pairs -> all originals, and the comparisons that a model of the originals does not get right yet.
 
-    python rrm/filter_pairs.py --reward_name_or_path runs/plain --dataset pairs/hh-rrm --output pairs/hh-rrm-filtered
+    python rrm/filter_pairs.py --reward_name_or_path runs/rrm-plain --dataset pairs/hh-rrm --output pairs/filtered
     accelerate launch --num_processes 8 rrm/filter_pairs.py ...      # the same on eight GPUs
 
 P_hat is P(left is better) by a model that was trained on the original rows: a pairwise one, which reads both orders, or
