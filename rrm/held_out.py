@@ -22,7 +22,7 @@ CURVES = {  # as in useful_code/training/pair_record.py: title, unit, value of a
     "original_accuracy": ("Originals", "share of verdicts right", 1 / 3),
     "off_topic_accuracy": ("Off-topic comparisons", "share of verdicts right", 1 / 3),
     "tie_accuracy": ("Off-topic ties", "share of verdicts right", 1 / 3),
-    "accuracy": ("Held-out originals, both orders", "share of pairs right", 0.5),
+    "accuracy": ("All rows; held out: originals", "share right", None),
     "position_bias": ("Position bias", "mean change of P with the order", None),
 }
 
