@@ -15,115 +15,29 @@ import math
 import multiprocessing
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+import claims_bradley_terry
+import claims_pair_pm
+import claims_ssrm
 import numpy as np
 import torch
-from load_recipe import ROOT, load_recipe
+from claim import Claim, Numbers
+from load_recipe import ROOT
 from scipy.stats import t as student_t
 
-from useful_code import metrics
-from useful_code.known_truth.text import vocabulary
-from useful_code.known_truth.world import World, make_pairs, oracle_accuracy
-from useful_code.render import read_template, render_within
-from useful_code.reward_model import prepare_reward_model
 from useful_code.run_info import git_commit, hardware
-from useful_code.tiny import tiny_reward_model, word_tokenizer
 from useful_code.user_errors import UserError, exit_cleanly
 
 REPORTED_SEEDS = [0, 1, 2, 3, 4]
-Numbers = dict[str, float]
-
-
-class Claim(NamedTuple):
-    """`number` must lie above (">=") or below ("<=") `bound`."""
-
-    text: str
-    number: str
-    side: str
-    bound: float
-
-
-# --- Bradley-Terry ---
-
-BRADLEY_TERRY_WORLD = World(label_noise=0.05)
-BRADLEY_TERRY_CLAIMS = [
-    Claim("held-out accuracy, as a share of what the true utility itself reaches", "share_of_oracle", ">=", 0.95),
-    Claim("expected calibration error on the observed labels", "calibration_error", "<=", 0.05),
-]
-NUM_TRAIN, NUM_HELD_OUT = 96_000, 4_000  # arithmetic is learned last: with 64,000 one seed of four missed it
-TINY = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_key_value_heads": 4,
-    "initializer_range": 0.1,  # with the usual 0.02 a model this small did not start to learn within minutes (seed 100)
-}
-TRAINING = {
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-3,
-    "num_train_epochs": 1,
-    "warmup_steps": 0.02,
-    "weight_decay": 0.01,
-}
-
-
-def bradley_terry(seed: int) -> Numbers:
-    """A tiny Llama learns rewards from noisy pairs; judged against the utility that made them."""
-    train = make_pairs(BRADLEY_TERRY_WORLD, NUM_TRAIN, seed=seed, part="train")
-    held_out = make_pairs(BRADLEY_TERRY_WORLD, NUM_HELD_OUT, seed=seed, part="held_out")
-    rewards = train_tiny_bradley_terry(train, held_out, seed)  # (N, 2)
-    margins = rewards[:, 0] - rewards[:, 1]
-    lengths = np.array([[len(row[side][-1]["content"].split()) for side in ("chosen", "rejected")] for row in held_out])
-    true_probabilities = np.array([row["truth"]["true_probability"] for row in held_out])
-    accuracy, oracle = metrics.pair_accuracy(margins), oracle_accuracy(held_out)
-    return {
-        "accuracy": accuracy,
-        "oracle_accuracy": oracle,
-        "share_of_oracle": accuracy / oracle,
-        "calibration_error": metrics.expected_calibration_error(*metrics.preference_confidence(margins), lowest=0.5),
-        "mean_error_of_probability": float(np.abs(metrics.sigmoid(margins) - true_probabilities).mean()),
-        "longer_wins_accuracy": metrics.pair_accuracy(lengths[:, 0] - lengths[:, 1], tie_credit=0.5),
-    }
-
-
-def train_tiny_bradley_terry(train: list[dict], held_out: list[dict], seed: int, **method) -> np.ndarray:
-    """Rewards (N, 2) of the held-out pairs, by the recipe's own trainer, loss and collator."""
-    recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
-    template = read_template(word_tokenizer(vocabulary()))
-    for row in (*train, *held_out):
-        row["ids"] = [render_within(template, row[side], None) for side in ("chosen", "rejected")]
-        row["tie"] = row.get("tie", False)
-        row["label"] = row.get("label", 1.0)
-    model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
-    prepare_reward_model(model)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = recipe.BradleyTerryTrainer(
-            method=recipe.Arguments(dataset="-", **method),
-            model=model,
-            args=recipe.TrainArguments(
-                output_dir=folder, seed=seed, save_strategy="no", logging_strategy="no", disable_tqdm=True, **TRAINING
-            ),
-            train_dataset=train,
-            data_collator=partial(recipe.collate_pairs, pad_token_id=None),
-        )
-        trainer.train()
-        return trainer.predict(held_out).predictions.astype(float)
-
-
 METHODS: dict[str, tuple[Callable[[int], Numbers], list[Claim]]] = {
-    "bradley-terry": (bradley_terry, BRADLEY_TERRY_CLAIMS),
+    "bradley-terry": (claims_bradley_terry.measure, claims_bradley_terry.CLAIMS),
+    "pair-pm": (claims_pair_pm.measure, claims_pair_pm.CLAIMS),
+    "ssrm": (claims_ssrm.measure, claims_ssrm.CLAIMS),
 }
-
-
-# --- the frame ---
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -13,24 +13,21 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from load_recipe import ROOT
 from machine import write_record
+from real_rows import load_pairs, run, sample_by_prompt, write_pairs
 from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from useful_code import metrics
-from useful_code.chat_pairs import check_pair, prompt_key, prompt_of, split_by_prompt
+from useful_code.chat_pairs import prompt_key, prompt_of, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
-from useful_code.read_rows import load_checked
-from useful_code.render import Template, read_template, render
+from useful_code.render import read_template
 from useful_code.reward_model import load_tokenizer
 from useful_code.run_info import git_commit
 from useful_code.training.record import response_lengths
@@ -41,28 +38,6 @@ INPUTS = {
     "rmb": "rmb/pairwise.jsonl.gz",
 }
 EVALUATION = "rewardbench_like/rewardbench_like.jsonl.gz"
-
-
-def run(*command: str) -> None:
-    print(f"\n$ python {' '.join(command)}", flush=True)
-    if subprocess.run([sys.executable, *command], cwd=ROOT).returncode != 0:
-        raise UserError("the command above failed")
-
-
-def sample_by_prompt(rows: list[dict], budget: int, rng: random.Random) -> list[dict]:
-    """Whole prompts in random order until the next would pass `budget` tokens (both sides counted in full)."""
-    by_prompt = defaultdict(list)
-    for row in rows:
-        by_prompt[prompt_key(prompt_of(row))].append(row)
-    keys = sorted(by_prompt)
-    rng.shuffle(keys)
-    chosen, spent = [], 0
-    for key in keys:
-        cost = sum(row["tokens"] for row in by_prompt[key])
-        if spent + cost <= budget:
-            spent += cost
-            chosen += by_prompt[key]
-    return chosen
 
 
 def bag_of_words_margins(train: list[dict], held_out: list[dict]) -> np.ndarray:
@@ -114,31 +89,6 @@ def print_table(table: dict[str, dict[str, dict]]) -> None:
     print(f"{'pairs':<20}" + "".join(f"{cell['pairs']:>24,}" for cell in next(iter(table.values())).values()))
 
 
-def load_pairs(
-    source: str, file: Path, template: Template, evaluation: EvaluationPrompts, max_length: int
-) -> list[dict]:
-    """Converted pairs with their number of `tokens`, less those of the evaluation table and those over the limit."""
-    pairs = f"pairs/real/{source}"
-    run("useful_code/convert_dataset.py", "--source", source, "--input", str(file), "--output", pairs)
-    rows, _ = load_checked(ROOT / pairs, check_pair)
-    found = evaluation.contaminating([prompt_of(row) for row in rows])
-    fresh = [row for row, where in zip(rows, found, strict=True) if where is None]
-    fitting = []
-    for row in fresh:
-        lengths = [len(render(template, row[side])) for side in ("chosen", "rejected")]
-        row["tokens"] = sum(lengths)
-        if max(lengths) <= max_length:
-            fitting.append(row)
-    print(f"{source}: {len(rows):,} pairs, {len(rows) - len(fresh):,} dropped (prompt in the evaluation table),")
-    print(f"  {len(fresh) - len(fitting):,} over {max_length} tokens")
-    return fitting
-
-
-def write_pairs(path: Path, rows: list[dict]) -> None:
-    lines = [json.dumps({key: row[key] for key in ("chosen", "rejected", "source")}) for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def scored_margins(model: str, rows_file: str, output: str) -> np.ndarray:
     """Margins (N,) of the pairs of a file, by the command that users know."""
     run("useful_code/score.py", "--reward_name_or_path", model, "--input", rows_file, "--output", output)
@@ -174,7 +124,7 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     sampled = []
     for source, name in INPUTS.items():
-        rows = load_pairs(source, data_dir / name, template, evaluation, arguments.max_length)
+        rows = load_pairs(source, [data_dir / name], template, evaluation, arguments.max_length)
         part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
         print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
         sampled += part

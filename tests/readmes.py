@@ -5,7 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
-READMES = [ROOT / "README.md", *(folder / "README.md" for folder in METHOD_FOLDERS)]
+JUDGING = ROOT / "useful_code" / "judging" / "README.md"
+READMES = [ROOT / "README.md", *(folder / "README.md" for folder in METHOD_FOLDERS), JUDGING]
 
 
 def shell_blocks(readme: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Every method folder has the same shape, every config parses against its script, nothing imports across."""
 
 import ast
+import dataclasses
 import json
 import re
 import shlex
@@ -78,9 +79,18 @@ def readme_commands() -> list[tuple[str, list[str]]]:
     return found
 
 
+def recipe_flags(script: Path) -> set[str]:
+    """Every flag that a recipe takes."""
+    from trl import ModelConfig
+
+    recipe = load(script)
+    groups = (recipe.Arguments, recipe.TrainArguments, ModelConfig)
+    return {"--config"} | {f"--{field.name}" for group in groups for field in dataclasses.fields(group)}
+
+
 def test_the_loops_below_find_something():
-    assert len(METHOD_FOLDERS) == 3, "count the method folders anew"
-    assert len(CONFIGS) == 12
+    assert len(METHOD_FOLDERS) == 4, "count the method folders anew"
+    assert len(CONFIGS) == 14
     assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8
@@ -183,32 +193,25 @@ def test_readme_commands_name_real_files_and_flags(name, words):
     script = next(word for word in words if word.endswith(".py"))
     path = ROOT / script
     assert path.exists(), script
-    for word in words:
-        if word.endswith((".yaml", ".json")) and not word.startswith(("runs/", "pairs/")):
-            assert (ROOT / word).exists(), word
+    parts = [part for word in words for part in shlex.split(word)]  # a launcher is a command inside a word
+    for part in parts:
+        if part.endswith((".yaml", ".json")) and not part.startswith(("runs/", "pairs/")):
+            assert (ROOT / part).exists(), part
     flags = {word for word in words[words.index(script) + 1 :] if word.startswith("--")}
-    if path.parent in METHOD_FOLDERS and path.name.startswith("train_"):
-        import dataclasses
-
-        from trl import ModelConfig
-
-        recipe = load(path)
-        known = {
-            f"--{field.name}"
-            for group in (recipe.Arguments, recipe.TrainArguments, ModelConfig)
-            for field in dataclasses.fields(group)
-        } | {"--config"}
-    else:
-        text = path.read_text(encoding="utf-8")
-        for function, module in (
-            ("add_model_arguments", "scoring"),
-            ("add_tie_argument", "scoring"),
-            ("add_row_arguments", "response_rows"),
-            ("add_data_arguments", "rewardbench_rows"),
-        ):
-            if f"{function}(parser)" in text:
-                text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
-        known = set(re.findall(r'"(--[a-z_]+)"', text))
+    text = path.read_text(encoding="utf-8")
+    for function, module in (
+        ("add_model_arguments", "scoring"),
+        ("add_tie_argument", "scoring"),
+        ("add_row_arguments", "response_rows"),
+        ("add_data_arguments", "rewardbench_rows"),
+        ("add_judge_arguments", "judging/options"),
+    ):
+        if f"{function}(parser" in text:
+            text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
+    known = set(re.findall(r'"(--[a-z_]+)"', text))
+    hands_on_the_rest = "parse_known_args()" in text  # to the recipe
+    if path.parent in METHOD_FOLDERS and (path.name.startswith("train_") or hands_on_the_rest):
+        known |= recipe_flags(recipe_of(path.parent))
     assert flags <= known, f"{name}: unknown {sorted(flags - known)}"
 
 

@@ -12,12 +12,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from readmes import METHOD_FOLDERS, ROOT, shell_blocks
+from readmes import JUDGING, METHOD_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
 REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
 ADDED = {  # what is read from the hub otherwise
     "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
+    "eval_reward_bench_judge.py": " --data_set_name input/rewardbench.jsonl",
     "eval_reward_bench_pm.py": " --data_set_name input/rewardbench.jsonl",
     "mix_datasets.py": " --input hh_harmless=input/hh.jsonl helpsteer2=input/helpsteer2.jsonl math=input/math.jsonl"
     " allenai/reward-bench=input/rewardbench.jsonl",
@@ -117,6 +118,19 @@ def test_the_commands_of_every_method(folder, installed):
         commands = without_hub(block).replace("\\\n", " ").splitlines()
         kept = [line for line in commands if not any(config in line for config in ON_A_GPU)]
         run("\n".join([ACTIVATE, *kept]), installed)
+
+
+def test_the_commands_of_the_judge(installed):
+    """The commands for a laptop; those for an endpoint are left out."""
+    write_inputs(installed)
+    local, remote = (block_with(JUDGING, text) for text in ("get_smollm2.py", "--endpoint"))
+    assert local != remote
+    commands = local
+    for script, flags in ADDED.items():
+        commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
+    printed = run(f"{ACTIVATE}\n{commands}", installed)
+    assert printed.count("cost: ") == 5 and "2 pairs written to runs/judged_pairs.jsonl" in printed
+    assert "Note\tjudge: pairwise, logits" in (installed / "runs" / "bench.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)

@@ -51,6 +51,8 @@ REASONS = {
     "over_max_length": "a side is longer than the limit; the pair is dropped whole, no side is cut",
     "tie": "the pair is a tie and ties are dropped",
     "no_margin": "a margin was asked for, but the row has neither a margin nor two scores",
+    # judging (see judging/items.py)
+    "wrong_number_of_responses": "the judge's task needs another number of responses",
     # choosing among good rows (see converting/choice.py)
     "exact_duplicate": "an earlier row has the same prompt, chosen and rejected",
     "contradictory_duplicate": "another row has the same two responses in the other order; both are dropped",

@@ -9,14 +9,18 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate.utils import broadcast_object_list, gather_object
 
 from useful_code.processes import start_processes
 from useful_code.scoring import Group, Numbers, Scorer, score_groups
 from useful_code.user_errors import UserError
+
+Row = TypeVar("Row")
 
 
 def score_resumably(scorer: Scorer, groups: Sequence[Group], parts: Path) -> list[Numbers]:
@@ -55,10 +59,38 @@ def score_resumably(scorer: Scorer, groups: Sequence[Group], parts: Path) -> lis
     return [done[key] for key in keys]
 
 
+def score_in_chunks(
+    scorer: Scorer, rows: Iterable[tuple[Row, Group]], parts: Path, rows_per_chunk: int = 20_000
+) -> Iterator[tuple[Row, Numbers]]:
+    """Every row with the numbers of its group, in order, on every process; the token ids of one chunk are held.
+
+    Like `score_resumably`, with part files per chunk; call `remove_chunks(parts)` when the result is stored.
+    """
+    remaining = iter(rows)
+    for number in count():
+        chunk = list(islice(remaining, rows_per_chunk))
+        if not chunk:
+            return
+        numbers = score_resumably(scorer, [group for _, group in chunk], _chunk(parts, number))
+        yield from zip((row for row, _ in chunk), numbers, strict=True)
+
+
 def remove_parts(parts: Path) -> None:
     """Delete what `score_resumably` kept for a restart."""
     for path in _part_files(parts):
         path.unlink()
+
+
+def remove_chunks(parts: Path) -> None:
+    """Delete what `score_in_chunks` kept for a restart."""
+    for number in count():
+        if not _part_files(_chunk(parts, number)):
+            return
+        remove_parts(_chunk(parts, number))
+
+
+def _chunk(parts: Path, number: int) -> Path:
+    return parts.with_name(f"{parts.name}.chunk-{number}")
 
 
 def _key(fingerprint: str, group: Group) -> str:

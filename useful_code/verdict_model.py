@@ -32,8 +32,18 @@ _SCALED_LOGITS = ("logit_scale", "logits_scaling")
 def load_verdict_model(path: str, trust_remote_code: bool = False, **kwargs):
     """Load a causal language model and make it ready for packed batches (see `prepare_verdict_model`).
 
-    `kwargs` go to `from_pretrained`. Raises `UserError` when nothing can be loaded, or when the directory holds a
-    scalar reward model, whose language-model head would be drawn at random.
+    `kwargs` and errors as in `load_causal_model`.
+    """
+    model = load_causal_model(path, trust_remote_code, **kwargs)
+    prepare_verdict_model(model, may_share_prefix=not kwargs.get("attn_implementation"))
+    return model
+
+
+def load_causal_model(path: str, trust_remote_code: bool = False, **kwargs):
+    """Load a causal language model as Transformers has it; `kwargs` go to `from_pretrained`.
+
+    Raises `UserError` when nothing can be loaded, or when the directory holds a scalar reward model, whose
+    language-model head would be drawn at random.
     """
     settings = {"dtype": torch.float32} | kwargs
     try:
@@ -47,7 +57,6 @@ def load_verdict_model(path: str, trust_remote_code: bool = False, **kwargs):
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(f"{path!r} is no causal language model: it has no {missing} (a scalar reward model?)")
-    prepare_verdict_model(model, may_share_prefix=not kwargs.get("attn_implementation"))
     return model
 
 

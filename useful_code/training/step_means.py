@@ -17,7 +17,7 @@ class StepMeans:
         self.totals: dict[str, torch.Tensor] = {}
 
     def add(self, **values: torch.Tensor) -> None:
-        """Add the values (B,) of one batch, each under its name."""
+        """Add the values (B,) of one batch, each under its name; there may be none."""
         for name, tensor in values.items():
             total = torch.stack(
                 (tensor.detach().float().sum(), torch.tensor(float(tensor.numel()), device=tensor.device))
@@ -25,10 +25,7 @@ class StepMeans:
             self.totals[name] = self.totals[name] + total if name in self.totals else total
 
     def pop(self, accelerator=None) -> dict[str, float]:
-        """The means by name, without names that had no value anywhere; starts anew.
-
-        With an accelerator all processes must call it together, each with the same names.
-        """
+        """The means by name, of those with a value; starts anew. With an accelerator all processes call it together."""
         totals, self.totals = self.totals, {}
         if accelerator is not None:
             totals = {name: accelerator.reduce(total, "sum") for name, total in totals.items()}
