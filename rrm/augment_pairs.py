@@ -53,6 +53,7 @@ from useful_code.run_info import git_commit
 from useful_code.user_errors import UserError, exit_cleanly
 
 CODE = ("augment_pairs.py", "draw_others.py", "fourteen_comparisons.py", "read_examples.py")  # decides the bytes
+NEW_COLUMNS = {"rrm_type": pyarrow.string(), "rrm_id": pyarrow.string()}
 
 
 class Options(NamedTuple):
@@ -71,7 +72,7 @@ class Augmenter:
 
     @property
     def schema(self) -> pyarrow.Schema:
-        return _with_columns(part_schema("pairs"))
+        return with_columns(part_schema("pairs"))
 
     def __call__(self, groups: Sequence[Sequence[ReadRow | UnparsedLine]]) -> Batch:
         rows, types = [], []
@@ -144,7 +145,7 @@ def _augment(dataset: str, output: Path, options: Options, split: str | None, fi
             parts = write_parts(_groups(lines, others), Augmenter(options), work, num_proc, progress)
     columns = other_columns(read)
     types = np.concatenate([np.fromfile(part.file(".types"), np.uint8) for part in parts])
-    schema = _with_columns(schema_of("pairs"))
+    schema = with_columns(schema_of("pairs"))
     codes = [np.zeros(part.rows, np.uint8) for part in parts]
     shards = write_shards(parts, codes, work / "shards", schema, "pairs", file_format, num_proc)
     card: dict[str, Any] = {
@@ -170,9 +171,9 @@ def _augment(dataset: str, output: Path, options: Options, split: str | None, fi
     return card
 
 
-def _with_columns(schema: pyarrow.Schema) -> pyarrow.Schema:
-    for name in ("rrm_type", "rrm_id"):
-        schema = schema.append(pyarrow.field(name, pyarrow.string()))
+def with_columns(schema: pyarrow.Schema, columns: dict[str, pyarrow.DataType] = NEW_COLUMNS) -> pyarrow.Schema:
+    for name, kind in columns.items():
+        schema = schema.append(pyarrow.field(name, kind))
     return schema
 
 

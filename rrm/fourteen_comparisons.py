@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from useful_code.chat_pairs import preferred_first, prompt_of
+from useful_code.chat_pairs import is_tie, preferred_first, prompt_of
+from useful_code.reasons import RowRefused
 
 
 class Comparison(NamedTuple):
@@ -73,6 +74,24 @@ def augmented_rows(
         if hash_of(f"{seed}:{prompt_hash}:{hashes[left]}:{hashes[right]}") < share * 2**64:
             row = {"chosen": [*prompt, answers[left]], "rejected": [*prompt, answers[right]], **kept}
             yield number, row | ({"label": 0.5, "tie": True} if tie else {})
+
+
+def number_of(row: dict[str, Any]) -> int:
+    """The number of the comparison that a checked row is; 0: an original, as every row without `rrm_type`.
+
+    >>> number_of({}), number_of({"rrm_type": "chosen_j_ties_rejected_j", "tie": True})
+    (0, 9)
+    >>> number_of({"rrm_type": "chosen_j_ties_rejected_j"})
+    Traceback (most recent call last):
+    useful_code.reasons.RowRefused: bad_tie: chosen_j_ties_rejected_j, but the row has a winner
+    """
+    name = row.get("rrm_type") or TYPES[0]
+    if name not in TYPES:
+        raise RowRefused("wrong_type", f"rrm_type is {str(name)[:60]!a}, none of those of augment_pairs.py")
+    number = TYPES.index(name)
+    if number and COMPARISONS[number - 1].tie != is_tie(row):
+        raise RowRefused("bad_tie", f"{name}, but the row {'is a tie' if is_tie(row) else 'has a winner'}")
+    return number
 
 
 def hash_of(text: str) -> int:

@@ -60,7 +60,7 @@ class Reader:
                 refused.append((raw, reason))
                 continue
             other_columns |= pair.keys() - COLUMNS
-            pair = {key: as_text(value) if key in TEXTS else value for key, value in pair.items() if key in COLUMNS}
+            pair = with_known_columns(pair)
             lines.append(json.dumps(pair).encode() + b"\n")
             examples.append((*hashes_of(pair, self.match), len(lines[-1]), why_not_augmented(pair)))
         arrays = {
@@ -72,6 +72,15 @@ class Reader:
         reasons = Counter(reason.reason for _, reason in refused)
         no_rows = pyarrow.RecordBatch.from_pylist([], schema=self.schema)
         return Batch(no_rows, arrays, records, reasons, len(groups), len(groups), len(lines))
+
+
+def with_known_columns(pair: dict[str, Any]) -> dict[str, Any]:
+    """A checked pair with the columns that the output has.
+
+    >>> with_known_columns({"chosen": [], "rejected": [], "source_id": 7, "note": 3})
+    {'chosen': [], 'rejected': [], 'source_id': '7'}
+    """
+    return {key: as_text(value) if key in TEXTS else value for key, value in pair.items() if key in COLUMNS}
 
 
 def hashes_of(pair: dict[str, Any], match: str) -> tuple[int, int, int, int]:

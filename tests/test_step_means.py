@@ -46,6 +46,15 @@ def test_no_graph_is_kept():
     assert not means.totals["margin"].requires_grad
 
 
+def test_a_name_without_values_is_left_out_and_one_with_values_elsewhere_is_not():
+    here, there = StepMeans(), StepMeans()
+    here.add(ties=torch.zeros(0), others=torch.ones(2))
+    assert here.pop() == {"others": 1.0}
+    here.add(ties=torch.zeros(0))
+    there.add(ties=torch.ones(3))
+    assert here.pop(SimpleNamespace(reduce=lambda total, how: total + there.totals["ties"])) == {"ties": 1.0}
+
+
 def test_processes_with_unequal_batches_are_weighted_by_their_values():
     """1 value of 4.0 here, 3 values of 0.0 there: 1.0, not the mean of means 2.0."""
     here, there = StepMeans(), StepMeans()

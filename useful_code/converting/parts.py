@@ -50,9 +50,17 @@ class Part:
 
 
 def write_parts(
-    groups: Iterable[Sequence[ReadRow | UnparsedLine]], convert: Convert, folder: Path, num_proc: int, progress: Any
+    groups: Iterable[Sequence[ReadRow | UnparsedLine]],
+    convert: Convert,
+    folder: Path,
+    num_proc: int,
+    progress: Any,
+    batch_groups: int | None = None,
 ) -> list[Part]:
-    """Convert all groups part by part. `progress` (a tqdm bar) counts raw rows."""
+    """Convert all groups part by part, `batch_groups` (default: `BATCH_GROUPS`) at once.
+
+    `progress` (a tqdm bar) counts raw rows.
+    """
     groups = iter(groups)
     parts: list[Part] = []
     while part := _finished(folder / f"part-{len(parts):05d}"):
@@ -61,7 +69,7 @@ def write_parts(
             raise RuntimeError(f"{part.stem}: holds {part.groups} groups, but the input only {skipped}")
         progress.update(part.read)
         parts.append(part)
-    size = min(BATCH_GROUPS, PART_GROUPS)
+    size = min(batch_groups or BATCH_GROUPS, PART_GROUPS)
     with closing(ordered_map(convert, chunks(groups, size), num_proc)) as batches:  # one pool for all parts
         while first := next(batches, None):
             of_part = chain([first], islice(batches, PART_GROUPS // size - 1))

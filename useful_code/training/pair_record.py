@@ -32,10 +32,14 @@ def write_pair_record(
     logits_before: np.ndarray | None,  # (N, 2, K) both orders of every pair; None: not measured before training
     logits_after: np.ndarray,  # (N, 2, K)
     started_at: float,
+    method: str = "pairwise preference",
+    curves: Mapping[str, tuple[str, str, float | None]] = CURVES,
+    more_tables: Sequence[Table] = (),
     **extra: Any,
 ) -> None:
     """Write the record to the output directory and print its held-out table. Called by all processes; the main one
     works. `data.held_out` rows carry `label`; pairs without a winner (label 0.5) are left out of every number.
+    `more_tables` follow the held-out table; `extra` goes into run.json.
     """
     if not trainer.is_world_process_zero():
         return
@@ -49,7 +53,7 @@ def write_pair_record(
         output_dir,
         arguments,
         started_at,
-        method="pairwise preference",
+        method=method,
         held_out=after,
         held_out_before=before,
         **data_counts(data, len(decided)),
@@ -59,7 +63,7 @@ def write_pair_record(
     table = _table(before, after)
     write_report(
         output_dir,
-        title="Pairwise preference model",
+        title=f"{method[0].upper()}{method[1:]} model",
         lead=f"{arguments['model_name_or_path']}, trained on {len(data.train):,} rows of {arguments['dataset']}.",
         headline={
             "held-out accuracy": with_interval(after),
@@ -67,17 +71,18 @@ def write_pair_record(
             "longer answer wins": f"{after['longer_wins_accuracy']:.3f}",
         },
         figures=[
-            Picture("curves", report_figures.training_curves(history, CURVES), "Training, step by step."),
+            Picture("curves", report_figures.training_curves(history, curves), "Training, step by step."),
             Picture(
                 "reliability", reliability, "Stated confidence of both orders together against how often it was right."
             ),
         ],
-        tables=[table],
+        tables=[table, *more_tables],
         notes=[report_counts(counts) for counts in data.counts],
         commands=usage(output_dir),
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, arguments, data, after))
-    print(f"\n{as_text(table)}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
+    tables = "\n\n".join(as_text(each) for each in (table, *more_tables))
+    print(f"\n{tables}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
 
 
 def pair_numbers(rows: Sequence[Mapping[str, Any]], both: BothOrders) -> dict[str, Any]:

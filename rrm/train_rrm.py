@@ -1,0 +1,294 @@
+r"""Robust reward model (RRM): a pairwise model that also meets answers to other prompts, where style alone never pays.
+
+    loss = mean over pairs of -log softmax(logits at the verdict)[label], label A, B or Same      RRM, arXiv 2409.13156
+    an answer to the prompt beats one to another prompt; two answers to other prompts are the Same
+    P(y1 beats y2) = the mean of P(A) + P(Same)/2, y1 shown as A, and of P(B) + P(Same)/2, y1 shown as B
+
+On a CPU, on one GPU, on eight GPUs with ZeRO-3 (from the root of the repository):
+
+    python rrm/train_rrm.py --config rrm/smollm2-135m.yaml --dataset pairs/hh-rrm-filtered
+    accelerate launch --config_file configs/one_gpu.yaml rrm/train_rrm.py \
+        --config rrm/gemma-2-9b.yaml --dataset pairs/700k-rrm-filtered --use_peft true
+    accelerate launch --config_file configs/eight_gpu.yaml rrm/train_rrm.py \
+        --config rrm/gemma-2-9b.yaml --dataset pairs/700k-rrm-filtered --deepspeed rrm/zero3.json
+
+Input: originals and comparisons of augment_pairs.py, filtered or not (README.md). Output: a directory that plain
+Transformers loads as a causal language model, with run.json, report.html and refused_rows.jsonl beside it.
+To adapt, edit first: `verdict_loss`, then `targets_of`, then the table in fourteen_comparisons.py.
+
+Shapes: B pairs on this device, S sequences (one or two orders of every pair), K = 3 labels, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from fourteen_comparisons import number_of
+from held_out import CURVES, KINDS, ORIGINAL, keep_answers_apart, kind_of, off_topic_record, report_kinds
+from transformers import EvalPrediction, Trainer, set_seed
+from trl import ModelConfig
+
+from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_of
+from useful_code.metrics import pair_accuracy
+from useful_code.pair_probability import judge_both_orders
+from useful_code.pair_prompt import LABELS, Verdicts, ids_to_verdict, is_shown_first, read_verdicts
+from useful_code.processes import check_parallelism, finish
+from useful_code.read_rows import load_checked
+from useful_code.render import Template
+from useful_code.reward_model import load_template
+from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
+from useful_code.token_batches import token_budget_loader
+from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
+from useful_code.training.data import load_train_and_held_out
+from useful_code.training.pair_record import write_pair_record
+from useful_code.training.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.training.score_before import ScoreBefore
+from useful_code.training.step_means import StepMeans
+from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.verdict_model import load_trainable_judge
+
+
+@dataclass
+class Arguments(DataArguments):
+    """What belongs to this method. Parsed beside it: `TrainArguments` (Transformers) and `ModelConfig` (TRL)."""
+
+    max_length: int = field(
+        default=3072, metadata={"help": "Tokens of the prompt with both answers. A longer pair is dropped and counted."}
+    )
+    orders: str = field(
+        default="drawn",
+        metadata={
+            "help": "drawn: each pair in one order, by a hash of the seed and its texts; both: in both orders, whose "
+            "context is computed once.",
+            "choices": ["drawn", "both"],
+        },
+    )
+    softmax_over: str = field(
+        default="vocabulary",
+        metadata={
+            "help": "vocabulary: every token competes with the label, as in language models; labels: only the labels.",
+            "choices": ["vocabulary", "labels"],
+        },
+    )
+    tie_label: str = field(default="Same", metadata={"help": "The verdict of ties; its first token counts."})
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "Assumed share of flipped labels among the originals, 0 to below 0.5."}
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "Fill each forward pass up to so many tokens instead of per_device_train_batch_size pairs."},
+    )
+    score_before: bool = field(default=False, metadata={"help": "Judge the held-out pairs before training as well."})
+    train_last_layers: int | None = field(
+        default=None, metadata={"help": "Train only the last so many decoder layers, the final norm and the head."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError("--label_smoothing must be at least 0 and below 0.5")
+
+
+@dataclass
+class TrainArguments(RecipeArguments):
+    """Defaults of pair-pm for an 8B model, as RRM's own are not known: 128 pairs per step on 8 GPUs, one epoch."""
+
+    output_dir: str = field(default="runs/rrm", metadata={"help": "Directory to write."})
+    learning_rate: float = field(default=5e-6, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the training pairs."})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Pairs per device and forward pass."})
+    gradient_accumulation_steps: int = field(default=16, metadata={"help": "Forward passes per optimizer step."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Decoupled weight decay."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate over time."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up: steps, or below 1 the share of all steps."})
+    logging_steps: float = field(default=1, metadata={"help": "Optimizer steps between two lines of the log."})
+
+
+# --- the method: tensors in, one loss per sequence out ---
+
+
+def verdict_loss(
+    logits: torch.Tensor,  # (S, V), or (S, K) of the labels alone, float32
+    targets: torch.Tensor,  # (S, K) probability of every label
+    token_ids: Sequence[int] | None = None,  # of the labels in the vocabulary; None: the logits are theirs
+) -> torch.Tensor:
+    """-sum_k target_k log softmax(logits)_k: (S,). With a hard label the cross-entropy of METHODS 2.4."""
+    log_shares = logits.float().log_softmax(-1)
+    if token_ids is not None:
+        log_shares = log_shares[:, list(token_ids)]  # (S, K)
+    return -(targets * log_shares).sum(-1)
+
+
+def targets_of(pair: dict, label_smoothing: float) -> list[float]:
+    """The probabilities of the labels (K,) where `chosen` is shown as A; exchange the first two for the other order."""
+    if pair["tie"]:
+        return [0.0, 0.0, 1.0]
+    p = pair["label"]
+    if kind_of(pair["number"]) == ORIGINAL:  # what beats an off-topic answer is no annotator's opinion
+        p = p * (1 - label_smoothing) + (1 - p) * label_smoothing
+    return [p, 1 - p, 0.0]
+
+
+# --- data ---
+
+
+def load_pairs(source, split, template: Template, verdicts: Verdicts, arguments: Arguments, refused_path: Path | None):
+    """Checked pairs with `number`, `ids` and `targets` of both orders [chosen as A, rejected as A]; what was read."""
+
+    def check_and_render(row: Any) -> dict:
+        pair = preferred_first(check_pair(row))
+        pair["number"] = number_of(pair)
+        pair["tie"] = is_tie(pair)
+        pair["label"] = 0.5 if pair["tie"] else float(pair.get("label", 1.0))
+        answers = [pair[side][-1]["content"] for side in ("chosen", "rejected")]
+        pair["ids"] = [
+            ids_to_verdict(template, verdicts, prompt_of(pair), *order, arguments.max_length)
+            for order in (answers, answers[::-1])
+        ]
+        first, second, tie = targets_of(pair, arguments.label_smoothing)
+        pair["targets"] = [[first, second, tie], [second, first, tie]]
+        return pair
+
+    return load_checked(source, check_and_render, refused_path, split)
+
+
+def in_drawn_order(pair: dict, seed: int) -> dict:
+    """The pair with one of its orders only."""
+    chosen, rejected = (pair[side][-1]["content"] for side in ("chosen", "rejected"))
+    order = 0 if is_shown_first(prompt_of(pair), chosen, rejected, seed) else 1
+    return pair | {name: [pair[name][order]] for name in ("ids", "targets")}
+
+
+def collate_pairs(pairs: list[dict], pad_token_id: int | None) -> dict:
+    """A batch, packed when `pad_token_id` is None, else padded. The Trainer takes its size from the first entry."""
+    groups = [pair["ids"] for pair in pairs]
+    return {
+        "labels": torch.tensor([pair["label"] for pair in pairs]),  # (B,)
+        "targets": torch.tensor([order for pair in pairs for order in pair["targets"]]),  # (S, K)
+        "kinds": torch.tensor([kind_of(pair["number"]) for pair in pairs]),  # (B,)
+        **(pack(groups, default_kernel()) if pad_token_id is None else pad(groups, pad_token_id)),
+    }
+
+
+def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy of both orders together, of the pairs that have a winner, and what the order changes."""
+    logits, labels = prediction.predictions, prediction.label_ids  # (N, 2, K), (N,)
+    both = judge_both_orders(logits[:, 0], logits[:, 1])
+    return {"accuracy": pair_accuracy((both.probability - 0.5)[labels > 0.5], tie_credit=0.5), **both.summary()}
+
+
+class PairTrainer(Trainer):
+    """The loss of this method, its mean taken over all pairs of an optimizer step on all processes."""
+
+    def __init__(self, method: Arguments, verdicts: Verdicts, **kwargs):
+        super().__init__(compute_metrics=held_out_metrics, **kwargs)
+        self.method = method
+        self.token_ids = verdicts.token_ids
+        self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
+        self._loss_shifts_labels = False  # of a language model it would count all labels but the first
+        self.loss_is_scaled_for_ga = True
+        self.step_means = StepMeans()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        targets, kinds, num_pairs = inputs["targets"], inputs["kinds"], len(inputs["labels"])
+        inputs = {name: value for name, value in inputs.items() if name not in ("labels", "targets", "kinds")}
+        if self.method.softmax_over == "labels":
+            of_labels = model(**inputs, token_ids=self.token_ids).logits  # (S, K)
+            losses = verdict_loss(of_labels, targets)  # (S,)
+        else:
+            logits = model(**inputs).logits  # (S, V)
+            losses = verdict_loss(logits, targets, self.token_ids)  # (S,)
+            of_labels = logits[:, list(self.token_ids)]  # (S, K)
+        losses = losses.view(num_pairs, -1).mean(-1)  # (B,) over the orders of a pair
+        # The gradients of all processes are averaged later, so the sum is multiplied by their number here.
+        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        if model.training:
+            right = (of_labels.argmax(-1) == targets.argmax(-1)).float().view(num_pairs, -1).mean(-1)  # (B,)
+            self.step_means.add(accuracy=right)
+            for kind, name in enumerate(KINDS):
+                of_kind = kinds == kind
+                self.step_means.add(**{f"{name}_loss": losses[of_kind], f"{name}_accuracy": right[of_kind]})
+        return (
+            (loss, {"logits": of_labels.float().view(num_pairs, -1, len(self.token_ids))}) if return_outputs else loss
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
+
+    def get_train_dataloader(self):
+        if self.method.max_tokens_per_batch is None:
+            return super().get_train_dataloader()
+        num_tokens = [num_packed_tokens(pair["ids"]) for pair in self.train_dataset]
+        return token_budget_loader(self, self.method.max_tokens_per_batch, num_tokens)
+
+
+# --- the run ---
+
+
+def main() -> None:
+    started_at = time.time()
+    arguments, train_arguments, model_arguments = parse_command_line((Arguments, TrainArguments, ModelConfig))
+    checkpoint = choose_checkpoint(train_arguments.resume_from_checkpoint, train_arguments.output_dir)
+    set_seed(train_arguments.seed)
+
+    template, pad_token_id = load_template(model_arguments, arguments.chat_template_path, arguments.trust_remote_code)
+    verdicts = read_verdicts(template, (*LABELS, arguments.tie_label))
+    data = load_train_and_held_out(
+        lambda source, split, refused: load_pairs(source, split, template, verdicts, arguments, refused),
+        arguments,
+        train_arguments,
+    )
+    augmented, counts = keep_answers_apart(data)  # the held-out rows are originals only from here on
+    if train_arguments.process_index == 0:
+        print(report_kinds(counts))
+    judged = [*data.held_out, *augmented]
+    if arguments.orders == "drawn":
+        data.train = [in_drawn_order(pair, train_arguments.seed) for pair in data.train]
+
+    model = load_trainable_judge(model_arguments, arguments.train_last_layers, arguments.trust_remote_code)
+    model.config.pad_token_id = pad_token_id
+    model.config.pair_labels = list(verdicts.labels)
+    trainer = PairTrainer(
+        method=arguments,
+        verdicts=verdicts,
+        model=model,
+        args=train_arguments,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
+        processing_class=template.tokenizer,
+        data_collator=partial(collate_pairs, pad_token_id=None if model.shares_prefix else pad_token_id),
+        callbacks=[WholeCheckpoints()],
+    )
+    parallelism = check_parallelism(trainer)
+    before = ScoreBefore(trainer, judged, arguments.score_before)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = trainer.predict(judged).predictions  # (N, 2, K)
+
+    difference = save_and_check(
+        trainer, model_arguments, data.held_out[:4], arguments.trust_remote_code, verdicts.token_ids
+    )
+    num_originals = len(data.held_out)
+    write_pair_record(
+        trainer,
+        arguments={**asdict(arguments), **asdict(model_arguments), **train_arguments.to_dict()},
+        data=data,
+        logits_before=None if before.predictions is None else before.predictions[:num_originals],
+        logits_after=after[:num_originals],
+        started_at=started_at,
+        parallelism=parallelism,
+        reload_difference=difference,
+        labels=verdicts.labels,
+        method="robust pairwise preference",
+        curves=CURVES,
+        **counts,
+        **off_topic_record(augmented, before.predictions, after),
+    )
+    finish(trainer)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
