@@ -64,27 +64,24 @@ def train_tiny_reward_model(train: Sequence[dict], seed: int, training: dict | N
     return Scorer(model.eval(), template, 0, "", MAX_TOKENS_PER_BATCH)
 
 
-def train_tiny_judge(
-    train: Sequence[dict],
-    seed: int,
-    training: dict | None = None,
-    recipe_path: str = "pair-pm/train_pair_pm.py",
-    labels: Sequence[str] = LABELS,
-    **method: Any,
-) -> Scorer:
-    """A pairwise model of pairs of the world, trained on both orders of each, ready to score."""
-    recipe = load_recipe(recipe_path)
+def new_tiny_judge(seed: int, labels: Sequence[str] = LABELS) -> Scorer:
+    """A pairwise model that has learnt nothing yet."""
     template = tiny_template()
-    verdicts = read_verdicts(template, labels)
-    arguments = recipe.Arguments(dataset="-", orders="both", softmax_over="labels", **method)
-    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, template, verdicts, arguments, None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = tiny_config("llama", len(template.tokenizer), **TINY)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     prepare_verdict_model(model)
-    _train(recipe, partial(recipe.PairTrainer, verdicts=verdicts), model, rows, arguments, seed, training)
-    return Scorer(model.eval(), template, 0, "", MAX_TOKENS_PER_BATCH, verdicts)
+    return Scorer(model.eval(), template, 0, "", MAX_TOKENS_PER_BATCH, read_verdicts(template, labels))
+
+
+def train_tiny_judge(scorer: Scorer, train: Sequence[dict], seed: int, training: dict | None = None) -> None:
+    """Train a pairwise model on both orders of every pair, in place, by the recipe of pair-pm."""
+    recipe = load_recipe("pair-pm/train_pair_pm.py")
+    arguments = recipe.Arguments(dataset="-", orders="both", softmax_over="labels")
+    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, scorer.template, scorer.verdicts, arguments, None))
+    trainer_class = partial(recipe.PairTrainer, verdicts=scorer.verdicts)
+    _train(recipe, trainer_class, scorer.model, rows, arguments, seed, training)
 
 
 def judge(scorer: Scorer, comparisons: Sequence[tuple[list, str, str]]) -> BothOrders:
@@ -130,3 +127,4 @@ def _train(recipe, trainer_class, model, rows: list[dict], arguments, seed: int,
             data_collator=partial(recipe.collate_pairs, pad_token_id=None),
         )
         trainer.train()
+        model.eval()

@@ -1,0 +1,181 @@
+"""The pairwise model beside Bradley-Terry on real preferences, on a CPU: SmolLM2-135M, RMB and AlpacaEval.
+
+    RM_DATA_DIR=<folder with rmb/ alpaca_eval/ auto_j/ pandalm/ rewardbench_like/> python benchmarks/real_pairwise.py
+
+Converts both sets, drops every prompt that also occurs in an evaluation set, samples by prompt up to the token budget,
+holds prompts out, and trains both models with the recipes' own commands on the same rows. Both then judge the same
+rows, by the commands that users know: the held-out pairs, Auto-J and PandaLM (people's judgements, with ties) and a
+sample of the RewardBench-shaped table. Learning rate and layers are chosen with `--tune`, which holds out a part of
+the training prompts and leaves everything that is reported alone. Nothing of the data leaves `runs/` and `pairs/`.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from load_recipe import ROOT
+from machine import write_record
+from real_rows import convert, load_pairs, run, sample_by_prompt, write_pairs
+from sklearn.metrics import roc_auc_score
+
+from useful_code import metrics
+from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_key, prompt_of, split_by_prompt
+from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
+from useful_code.read_rows import load_checked
+from useful_code.render import read_template
+from useful_code.reward_model import load_tokenizer
+from useful_code.rewardbench_rows import load_rows
+from useful_code.run_info import git_commit
+from useful_code.training.record import response_lengths
+from useful_code.user_errors import UserError, exit_cleanly
+
+INPUTS = {
+    "rmb": ["rmb/pairwise.jsonl.gz"],
+    "alpaca_eval": ["alpaca_eval/outputs.jsonl.gz", "alpaca_eval/preferences.jsonl.gz"],
+}
+JUDGED = {"auto_j": ["auto_j/testdata_pairwise.jsonl.gz"], "pandalm": ["pandalm/testset_v1.jsonl.gz"]}
+REWARDBENCH_LIKE = "rewardbench_like/rewardbench_like.jsonl.gz"
+RECIPES = {
+    "pairwise": ("pair-pm/train_pair_pm.py", "pair-pm/smollm2-135m.yaml"),
+    "Bradley-Terry": ("bradley-terry-rm/train_bradley_terry.py", "bradley-terry-rm/smollm2-135m.yaml"),
+}
+
+
+def probabilities(kind: str, model: str, rows_file: str, output: str) -> np.ndarray:
+    """P(chosen better) (N,) of the pairs of a file, by the command that users know."""
+    script = "useful_code/rank_responses.py" if kind == "pairwise" else "useful_code/score.py"
+    flags = ("--temperature", "1") if kind == "pairwise" else ()
+    run(script, "--reward_name_or_path", model, "--input", rows_file, "--output", output, *flags)
+    lines = [json.loads(line) for line in (ROOT / output).read_text(encoding="utf-8").splitlines()]
+    if kind == "pairwise":
+        return np.array([line["win_matrix"][0][1] for line in lines])
+    return metrics.sigmoid(np.array([line["scores"][0] - line["scores"][1] for line in lines]))
+
+
+def numbers_of(probability: np.ndarray, rows: list[dict]) -> dict:
+    """Accuracy on pairs with a winner, with its interval (prompts resampled); and whether ties look like ties: the area
+    under the curve of "nearer to one half" for a tie against a pair with a winner, and one half is guessing."""
+    ties = np.array([is_tie(row) for row in rows])
+    outcomes = metrics.pair_outcomes(probability[~ties] - 0.5, tie_credit=0.5)
+    groups = [prompt_key(prompt_of(row)) for row, tie in zip(rows, ties, strict=True) if not tie]
+    closeness = -np.abs(probability - 0.5)
+    return {
+        "pairs": int((~ties).sum()),
+        "accuracy": float(outcomes.mean()),
+        "interval": list(metrics.bootstrap_interval(outcomes, groups=groups)),
+        "ties": int(ties.sum()),
+        "ties_told_apart": float(roc_auc_score(ties, closeness)) if 0 < ties.sum() < len(ties) else None,
+    }
+
+
+def longer_wins(rows: list[dict]) -> np.ndarray:
+    """The floor: one for the longer answer, one half for equal lengths."""
+    lengths = response_lengths(rows)
+    return 0.5 + 0.5 * np.sign(lengths[:, 0] - lengths[:, 1])
+
+
+def print_table(table: dict[str, dict[str, dict]]) -> None:
+    for name, sides in table.items():
+        print(f"\n{name}: {next(iter(sides.values()))['pairs']} pairs, {next(iter(sides.values()))['ties']} ties")
+        for side, cell in sides.items():
+            ties = "" if cell["ties_told_apart"] is None else f", ties told apart {cell['ties_told_apart']:.3f}"
+            print(f"  {side:<20} {cell['accuracy']:.3f} ({cell['interval'][0]:.3f}-{cell['interval'][1]:.3f}){ties}")
+
+
+def prepare(arguments: argparse.Namespace, data_dir: Path) -> tuple[list[dict], dict[str, list[dict]]]:
+    """Rows to train on, and the rows to be judged by name, of which no prompt is trained on."""
+    template = read_template(load_tokenizer(str(ROOT / arguments.model)))
+    folders = {
+        name: convert(name, [data_dir / file for file in files], "--keep_ties") for name, files in JUDGED.items()
+    }
+    prompts = read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE))
+    prompts += [prompt for folder in folders.values() for prompt in read_evaluation_prompts(str(ROOT / folder))]
+    evaluation = EvaluationPrompts(prompts)
+    rng = random.Random(arguments.seed)
+    sampled = []
+    for source, files in INPUTS.items():
+        rows = load_pairs(source, [data_dir / file for file in files], template, evaluation, arguments.max_length)
+        part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
+        print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
+        sampled += part
+    train, held_out = split_by_prompt(sampled, arguments.held_out_share, arguments.seed)
+    if arguments.tune:
+        train, held_out = split_by_prompt(train, arguments.held_out_share, arguments.seed + 1)
+        return train, {"held out": held_out}
+    judged = {"held out": held_out}
+    for name, folder in folders.items():
+        rows = [preferred_first(row) for row in load_checked(ROOT / folder, check_pair)[0]]
+        judged[name] = rng.sample(rows, min(arguments.eval_rows, len(rows)))
+    return train, judged
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
+    parser.add_argument("--max_tokens", type=int, default=600_000, help="Tokens of all pairs, both sides in full.")
+    parser.add_argument("--max_length", type=int, default=768, help="Tokens of a side; longer pairs are left out.")
+    parser.add_argument("--held_out_share", type=float, default=0.2, help="Share of the prompts that are held out.")
+    parser.add_argument("--eval_rows", type=int, default=400, help="Of each evaluation set, drawn by the seed.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the sample, the split and the training.")
+    parser.add_argument("--tune", action="store_true", help="Hold out training prompts in place of what is reported.")
+    parser.add_argument("--only", choices=RECIPES, default=None, help="Train one of the two.")
+    parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
+    arguments, recipe_flags = parser.parse_known_args()
+    if "RM_DATA_DIR" not in os.environ:
+        raise UserError("set RM_DATA_DIR to the folder that holds rmb/, alpaca_eval/, auto_j/, pandalm/, ...")
+    data_dir = Path(os.environ["RM_DATA_DIR"])
+    started_at, commit = time.time(), git_commit()
+    train, judged = prepare(arguments, data_dir)
+    folder = f"runs/real-pairwise-{'tune' if arguments.tune else arguments.seed}"
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    write_pairs(ROOT / f"{folder}/train.jsonl", train)
+    for name, rows in judged.items():
+        write_pairs(ROOT / f"{folder}/{name.replace(' ', '_')}.jsonl", rows)
+    bench = f"{folder}/bench.jsonl"
+    bench_rows = load_rows(str(data_dir / REWARDBENCH_LIKE))
+    bench_rows = random.Random(arguments.seed).sample(bench_rows, min(arguments.eval_rows, len(bench_rows)))
+    (ROOT / bench).write_text("".join(json.dumps(row) + "\n" for row in bench_rows), encoding="utf-8")
+    print(f"\n{len(train):,} training pairs; " + ", ".join(f"{len(rows):,} {name}" for name, rows in judged.items()))
+
+    table: dict[str, dict[str, dict]] = {name: {} for name in judged}
+    scores, minutes = {}, {}
+    for kind, (script, config) in RECIPES.items():
+        if arguments.only not in (None, kind):
+            continue
+        model = f"{folder}/{kind}"
+        run(
+            *(script, "--config", config, "--model_name_or_path", arguments.model),
+            *("--max_length", str(2 * arguments.max_length)),  # no pair that one of the two takes is lost to the other
+            *("--dataset", f"{folder}/train.jsonl", "--eval_dataset", f"{folder}/held_out.jsonl"),
+            *("--output_dir", model, "--seed", str(arguments.seed), *recipe_flags),
+        )
+        minutes[kind] = json.loads((ROOT / model / "run.json").read_text(encoding="utf-8"))["minutes"]
+        for name, rows in judged.items():
+            file = f"{folder}/{name.replace(' ', '_')}.jsonl"
+            table[name][kind] = numbers_of(probabilities(kind, model, file, f"{model}/{name}.scores.jsonl"), rows)
+        if not arguments.tune:
+            script = f"useful_code/eval_reward_bench_{'pm' if kind == 'pairwise' else 'bt'}.py"
+            run(script, "--reward_name_or_path", model, "--record_dir", f"{model}/bench.txt", "--data_set_name", bench)
+            record = json.loads((ROOT / model / "bench.json").read_text(encoding="utf-8"))
+            scores[kind] = {key: record[key] for key in ("score", "sections", "prior", "scoring_version", "rows")}
+    for name, rows in judged.items():
+        table[name]["longer answer wins"] = numbers_of(longer_wins(rows), rows)
+    print_table(table)
+    if arguments.output:
+        results = {
+            "seed": arguments.seed,
+            "recipe_flags": recipe_flags,
+            "training_pairs": len(train),
+            "judged": table,
+            "rewardbench_like_sample": scores,
+            "minutes": {"training": minutes, "all": (time.time() - started_at) / 60},
+        }
+        write_record(arguments.output, commit, [results])
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
