@@ -138,6 +138,31 @@ def test_intervals_and_verdicts_of_claims(benchmark_module):
     assert claims.verdict(at_least, 0.9, 0.94) == "fails" == claims.verdict(at_most, 0.96, 0.99)
 
 
+SMALL_WORLDS = {
+    "claims_bradley_terry": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
+    "claims_pair_pm": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
+    "claims_ssrm": {
+        "NUM_LABELLED": 16,
+        "NUM_UNLABELLED": 24,
+        "NUM_HELD_OUT": 30,
+        "PRESENTATIONS": 40,
+        "THRESHOLD": 0.5,
+    },
+    "claims_rrm": {"NUM_TRAIN": 12, "NUM_HELD_OUT": 30, "PRESENTATIONS": 60},
+}
+
+
+@pytest.mark.parametrize("name", SMALL_WORLDS)
+def test_every_claim_is_about_a_number_that_is_measured(benchmark_module, monkeypatch, name):
+    """The whole measurement, on a handful of pairs."""
+    module = benchmark_module(name)
+    for setting, value in SMALL_WORLDS[name].items():
+        monkeypatch.setattr(module, setting, value)
+    numbers = module.measure(100)
+    assert {claim.number for claim in module.CLAIMS} <= numbers.keys()
+    assert all(isinstance(value, float) and np.isfinite(value) for value in numbers.values())
+
+
 def pair(prompt: str, chosen: str = "yes", rejected: str = "no", tokens: int = 1) -> dict:
     def chat(answer: str) -> list[dict]:
         return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
