@@ -177,8 +177,17 @@ def test_a_text_that_was_cut_off_counts_only_by_a_finished_line():
         ("[[A]]\nAnd then I", "A"),
         ("[[B]]", "B"),
         ("[[A]]\nNo: [[B]] or perhaps [[C", "A"),
+        ("Reasons.\n **[[C]]** \n", "C"),
+        # inside a sentence it is no verdict yet, and what stands before that sentence is none any more
+        ("At first sight [[A]] seems right.\nBut response B adds a proof, so I", None),
+        ("[[A]]\nNo, the verdict should be [[B]].\nOr", None),
+        ("[[A]] [[A]]\nAnd", None),
+        ("At first sight [[A]].\n<think>Does B", None),
     ):
         assert parse_choice(text, "ABC", finished=False).value == letter
+        assert letter or parse_choice(text, "ABC", finished=False).problem == "cut_off"
+    assert parse_choice("At first sight [[A]] seems right.\nAnd it is.", "ABC").value == "A"
+    assert parse_rating("A [[7]] at most.\nBut then", (1, 10), finished=False).problem == "cut_off"
     assert parse_choice("It seems [[A]] might be", "ABC", finished=False).problem == "cut_off"
 
 

@@ -19,7 +19,7 @@ PROBLEMS = {
     "no_marker": "the text holds no marker",
     "two_markers": "the last line with a marker holds two different ones",
     "unknown_marker": "the last marker is none of the verdicts that were asked for",
-    "cut_off": "the text was cut off before a line with a marker was finished",
+    "cut_off": "the text was cut off before a marker that stands alone on its line",
     "request_refused": "the endpoint refused the request",
 }
 
@@ -59,22 +59,30 @@ def parse_rating(text: str, scale: tuple[int, int], finished: bool = True) -> Ve
 
 
 def _last_marker(text: str, finished: bool) -> Verdict:
-    """The normalised content of the last marker. Of a text that was cut off, a half line counts only if it is one."""
+    """The normalised content of the last marker. In a text that was cut off it counts only alone on its line: inside a
+    sentence it may be what the judge was about to reject. A half line that is no marker is left out."""
     text = text.rpartition("</think>")[2]
     thinking = text.find("<think>")
     if thinking >= 0:  # never closed: what follows is no verdict
         text, finished = text[:thinking], False
     text = unicodedata.normalize("NFKC", text).translate(_BRACKETS)
     lines = text.splitlines()
-    if not finished and lines and text[-1:] not in ("\n", "\r") and not _MARKER.fullmatch(lines[-1].strip(" *`")):
+    if not finished and lines and text[-1:] not in ("\n", "\r") and not _is_marker(lines[-1]):
         lines.pop()
     for line in reversed(lines):
         markers = {_normalised(marker) for marker in _MARKER.findall(line)}
+        if markers and not finished and not _is_marker(line):
+            return Verdict(None, "cut_off")
         if len(markers) == 1:
             return Verdict(markers.pop())
         if markers:
             return Verdict(None, "two_markers")
     return Verdict(None, "no_marker" if finished else "cut_off")
+
+
+def _is_marker(line: str) -> bool:
+    """Whether a line holds a marker and nothing else, Markdown's signs and white space aside."""
+    return _MARKER.fullmatch(line.strip().strip("*`").strip()) is not None
 
 
 def _normalised(marker: str) -> str:
