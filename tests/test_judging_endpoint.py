@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,41 @@ def test_probabilities_from_the_alternatives_of_an_endpoint(tmp_path, monkeypatc
     assert "gives no log-probabilities; use --verdict generated" in capsys.readouterr().err
 
 
+GOOD = {"token": "A", "logprob": -0.1}
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"token": "A", "logprob": None}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"token": "A", "logprob": "-0.1"}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"token": "A", "logprob": float("nan")}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"token": "A", "logprob": True}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"token": "A"}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [{"logprob": -0.1}]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": [None]}],
+        [{"token": "[["}, {"token": "A", "top_logprobs": {"A": -0.1}}],
+        [{"token": "[["}, {"logprob": -0.1, "top_logprobs": [GOOD]}],
+        [{"token": None}, {"token": "A", "top_logprobs": [GOOD]}],
+        ["[[", "A"],
+    ],
+)
+def test_malformed_log_probabilities_are_asked_for_again(monkeypatch, tokens):
+    """As any other malformed reply; after every try they are one invalid verdict and no traceback."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(endpoint_module, "seconds_to_wait", lambda attempt, retry_after: 0.0)
+    choice = {"message": {"role": "assistant", "content": "[[A]]"}, "logprobs": {"content": tokens}}
+    fault = (200, {}, json.dumps({"choices": [choice]}))
+    chat = [{"role": "user", "content": "x"}]
+    with Endpoint(lambda question: "[[A]]", [fault], {"A": -0.5, "B": float("-inf")}) as endpoint:
+        judge = endpoint_judge(endpoint.url, "m", max_tries=2)
+        ((_, reply),) = judge.weigh([chat], "[[", "AB")
+        assert (reply.log_probabilities, reply.requests, len(endpoint.requests)) == ([-0.5, -100.0], 2, 2)
+        endpoint.faults = [fault] * 2
+        ((_, reply),) = judge.weigh([chat], "[[", "AB")
+        assert reply.log_probabilities is None and "the reply is malformed" in reply.error
+
+
 def test_ratings_and_the_best_of_n_of_an_endpoint(tmp_path, monkeypatch, capsys):
     rows = [{"prompt": "x", "responses": ["right", "b", "", "dd"], "best": 0}, {"prompt": "y", "responses": ["one"]}, 7]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -352,6 +388,67 @@ def test_a_busy_endpoint_holds_every_request_back():
     limit.pause(7)
     limit.wait()
     assert clock.now == 7
+
+
+class SharedClock:
+    """A clock that several threads sleep by: it moves when all that are left sleep, to the first who wakes."""
+
+    def __init__(self, num_threads: int):
+        self.now, self._awake = 0.0, num_threads
+        self._changed = threading.Condition()
+        self._alarms: list[float] = []  # when those who sleep want to wake
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            alarm = self.now + seconds
+            self._alarms.append(alarm)
+            self._awake -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.now >= alarm)
+
+    def leave(self) -> None:
+        with self._changed:
+            self._awake -= 1
+            self._changed.notify_all()
+
+    def wait_until_all_sleep(self) -> bool:
+        """False when none is left."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._awake, timeout=60)
+            return bool(self._alarms)
+
+    def move_on(self) -> None:
+        with self._changed:
+            self.now = min(self._alarms)
+            woken = [alarm for alarm in self._alarms if alarm <= self.now]
+            self._alarms = [alarm for alarm in self._alarms if alarm > self.now]
+            self._awake += len(woken)
+            self._changed.notify_all()
+
+
+@pytest.mark.parametrize("pause", [None, 4.5, 1.75])
+def test_threads_that_waited_through_a_pause_leave_one_by_one(pause):
+    """Eight threads, 120 requests a minute. The first leaves at once and the endpoint asks it for a pause: the others
+    leave when it is over, half a second apart, not all together."""
+    clock = SharedClock(num_threads=8)
+    limit = RateLimit(120, lambda: clock.now, clock.sleep)
+    times = []
+
+    def send():
+        limit.wait()
+        times.append(clock.now)
+        clock.leave()
+
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert clock.wait_until_all_sleep() and times == [0]
+    if pause is not None:
+        limit.pause(pause)
+    while clock.wait_until_all_sleep():
+        clock.move_on()
+    first = 0.5 if pause is None else pause
+    assert times == pytest.approx([0, *(first + 0.5 * place for place in range(7))])
 
 
 def test_pauses_between_tries_grow_and_a_stated_one_counts():

@@ -9,6 +9,7 @@ The API key comes from an environment variable and is never printed or stored. N
 """
 
 import json
+import math
 import os
 import re
 import threading
@@ -207,18 +208,35 @@ def _weighed(choice: dict[str, Any], before: str, labels: Sequence[str], where: 
         raise UserError(f"{where} gives no log-probabilities; use --verdict generated")
     written = ""
     for token in tokens:
-        if _label_at_end(written + token["token"], before, labels):
+        text = _token_text(token)
+        if _label_at_end(written + text, before, labels):
             weights = {label: NOT_AMONG_THE_TOP for label in labels}
             alternatives = token.get("top_logprobs")
             if not alternatives:
                 raise UserError(f"{where} gives no alternatives to a token (top_logprobs); use --verdict generated")
+            if not isinstance(alternatives, list):
+                raise ValueError("the reply is malformed: its top_logprobs are no list")
             for alternative in alternatives:
-                label = _label_at_end(written + alternative["token"], before, labels)
+                label = _label_at_end(written + _token_text(alternative), before, labels)
                 if label:  # "A", " A" and "A]]" are different tokens; the likeliest stands for the label
-                    weights[label] = max(weights[label], alternative["logprob"])
+                    weights[label] = max(weights[label], _log_probability(alternative))
             return _written(choice)._replace(log_probabilities=list(weights.values()))
-        written += token["token"]
+        written += text
     return _written(choice)
+
+
+def _token_text(token: Any) -> str:
+    text = token.get("token") if isinstance(token, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("the reply is malformed: a token of its log-probabilities has no text")
+    return text
+
+
+def _log_probability(token: dict[str, Any]) -> float:
+    number = token.get("logprob")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not number < math.inf:  # NaN is neither
+        raise ValueError("the reply is malformed: a log-probability is no number")
+    return number
 
 
 def _label_at_end(text: str, before: str, labels: Sequence[str]) -> str | None:

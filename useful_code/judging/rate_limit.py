@@ -13,7 +13,8 @@ LONGEST_WAIT_SECONDS = 300.0
 class RateLimit:
     """Requests leave at least 60 / `requests_per_minute` seconds apart, repeated ones too, whichever thread sends them.
 
-    None is no limit; `pause` holds everything back all the same. `clock` and `sleep` are for tests.
+    A thread takes its place in time only when it can leave, so a pause, or a machine that slept, delays all of them and
+    bunches none. None is no limit; `pause` holds everything back all the same. `clock` and `sleep` are for tests.
     """
 
     def __init__(
@@ -26,21 +27,23 @@ class RateLimit:
         self._clock = clock
         self.sleep = sleep
         self._lock = threading.Lock()
-        self._next = self._resume = clock()
+        self._next = clock()
 
     def wait(self) -> None:
         """Return when a request may be sent."""
-        with self._lock:
-            mine = max(self._next, self._clock())
-            self._next = mine + self._interval
-        while (seconds := max(mine, self._resume) - self._clock()) > 0:
+        while True:
+            with self._lock:
+                now = self._clock()
+                seconds = self._next - now
+                if seconds <= 0:
+                    self._next = now + self._interval
+                    return
             self.sleep(seconds)
 
     def pause(self, seconds: float) -> None:
         """No request in the next `seconds`: the endpoint asked for a pause."""
         with self._lock:
-            self._resume = max(self._resume, self._clock() + seconds)
-            self._next = max(self._next, self._resume)
+            self._next = max(self._next, self._clock() + seconds)
 
 
 def seconds_to_wait(attempt: int, retry_after: str | None, draw: Callable[[], float] = random.random) -> float:
