@@ -141,6 +141,18 @@ def test_other_weights_are_another_judge(tiny, judge, tmp_path):
     assert judge.identity != local_judge(str(tiny), dtype="bfloat16").identity
 
 
+def test_a_record_beside_the_weights_is_no_other_judge(tmp_path):
+    """Or its cached replies would be lost; a template beside them is another judge."""
+    save_tiny_judge(tmp_path, max_position_embeddings=8192)
+    before = local_judge(str(tmp_path)).identity
+    for name in ("run.json", "record.txt", "record_outputs.jsonl", "README.md", "training_args.bin"):
+        (tmp_path / name).write_text("{}")
+    assert local_judge(str(tmp_path)).identity == before
+    with open(tmp_path / "chat_template.jinja", "a", encoding="utf-8") as file:
+        file.write("{# #}")
+    assert local_judge(str(tmp_path)).identity != before
+
+
 def test_a_reward_model_is_no_judge(tmp_path):
     save_tiny_model(tmp_path)
     with pytest.raises(UserError, match="no causal language model"):

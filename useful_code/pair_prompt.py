@@ -104,18 +104,34 @@ def read_verdicts(template: Template, labels: Sequence[str] = LABELS) -> Verdict
         if other.startswith(label):
             raise UserError(f"the label {label!r} is the beginning of {other!r}; choose others")
     question = {"role": "user", "content": pair_text([{"role": "user", "content": "question"}], "one", "other")}
-    rendered = [render(template, [question, {"role": "assistant", "content": label}]) for label in labels]
-    place = next(
-        (place for place, ids in enumerate(zip(*rendered, strict=False)) if len(set(ids)) > 1),
-        min(map(len, rendered)),
-    )
-    token_ids = tuple(ids[place] for ids in rendered if place < len(ids))
+    token_ids, num_after = place_of_labels(template, [question], labels)
     if len(set(token_ids)) < len(labels):
         raise UserError(
             f"{template.tokenizer.name_or_path!r} begins two of {', '.join(map(repr, labels))} with the same "
             "token; choose labels that differ in their first token"
         )
-    return Verdicts(labels, token_ids, len(rendered[0]) - place)
+    return Verdicts(labels, token_ids, num_after)
+
+
+def place_of_labels(
+    template: Template, prompt: Sequence[Message], answers: Sequence[str]
+) -> tuple[tuple[int, ...], int]:
+    """Where rendered conversations with these answers first differ: the token of each there, and how many tokens the
+    first conversation has from there on. Equal tokens, or fewer than answers: no token tells the answers apart.
+
+    >>> from useful_code.render import read_template
+    >>> from useful_code.tiny import byte_tokenizer
+    >>> template = read_template(byte_tokenizer("gemma"))
+    >>> token_ids, num_after = place_of_labels(template, [{"role": "user", "content": "?"}], ["so A.", "so B"])
+    >>> template.tokenizer.decode(token_ids), num_after  # A, a full stop, the end of the turn, a line break
+    ('AB', 4)
+    """
+    rendered = [render(template, [*prompt, {"role": "assistant", "content": answer}]) for answer in answers]
+    place = next(
+        (place for place, ids in enumerate(zip(*rendered, strict=False)) if len(set(ids)) > 1),
+        min(map(len, rendered)),
+    )
+    return tuple(ids[place] for ids in rendered if place < len(ids)), len(rendered[0]) - place
 
 
 def ids_to_verdict(

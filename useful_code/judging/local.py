@@ -18,6 +18,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from useful_code.judging.interface import Chat, Judge, Replies, Reply, Sampling
+from useful_code.model_files import model_files
+from useful_code.pair_prompt import place_of_labels
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, ensure_pad_token, read_template, render
 from useful_code.reward_model import best_device, load_tokenizer
@@ -98,18 +100,13 @@ def find_labels(template: Template, before: str, labels: Sequence[str]) -> Label
     ('AB', 5)
     """
     texts = [f"{before}{label}]]" for label in labels]
-    rendered = [render(template, [*PROBE, {"role": "assistant", "content": text}]) for text in texts]
-    place = next(
-        (place for place, ids in enumerate(zip(*rendered, strict=False)) if len(set(ids)) > 1),
-        min(map(len, rendered)),
-    )
-    token_ids = tuple(ids[place] for ids in rendered if place < len(ids))
+    token_ids, num_after = place_of_labels(template, PROBE, texts)
     if len(set(token_ids)) < len(labels) or any(b.startswith(a) for a, b in permutations(labels, 2)):
         raise UserError(
             f"{template.tokenizer.name_or_path!r} begins two of the labels {', '.join(labels)} with the same token; "
             "use --verdict generated"
         )
-    return LabelPlace(texts[0], token_ids, len(rendered[0]) - place)
+    return LabelPlace(texts[0], token_ids, num_after)
 
 
 def ids_to_label(template: Template, place: LabelPlace, chat: Chat) -> list[int]:
@@ -194,11 +191,11 @@ def _stop_ids(model: Any, template: Template) -> list[int]:
 
 
 def _identity(path: str, model: Any, chat_template_path: str | None) -> str:
-    """Changes when other weights or another template would be used: files of a directory, or the hub's commit."""
+    """Changes when other weights or another template would be used: those of a directory, or the hub's commit."""
     directory = Path(path)
     if directory.is_dir():
-        files = sorted(file for file in directory.iterdir() if file.is_file())
-        facts: Any = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        states = [(file.name, file.stat()) for file in model_files(directory)]
+        facts: Any = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
         name = str(directory.resolve())
     else:
         facts, name = getattr(model.config, "_commit_hash", None), path
