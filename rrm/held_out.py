@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from useful_code.chat_pairs import Message, is_held_out, prompt_key
 from useful_code.metrics import bootstrap_interval, pair_outcomes
 from useful_code.pair_probability import judge_both_orders
 from useful_code.report import Table
+from useful_code.training.arguments import DataArguments
 from useful_code.training.data import TrainingData
 from useful_code.user_errors import UserError
 
@@ -34,6 +36,17 @@ def kind_of(number: int) -> int:
     ['original', 'off_topic', 'off_topic', 'tie', 'tie']
     """
     return ORIGINAL if number == 0 else OFF_TOPIC if number <= 8 else TIE
+
+
+def is_trained_on(
+    prompt: Sequence[Message], source: str, split: str | None, arguments: DataArguments, seed: int
+) -> bool:
+    """Whether a row that is read from `source` will be trained on, or dropped: `load_train_and_held_out` decides so
+    later. Known before its tokens are made, because a split by prompt looks at nothing but the prompt.
+    """
+    if arguments.eval_dataset:
+        return (source, split) != (arguments.eval_dataset, None)
+    return not is_held_out(prompt_key(prompt), arguments.held_out_share, seed)
 
 
 def off_topic_answers(pair: dict[str, Any]) -> set[str]:

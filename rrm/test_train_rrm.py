@@ -1,10 +1,12 @@
 """Loss by hand with ties, numbers by kind of row, answers kept apart, and a run of the real command."""
 
+import gc
 import json
 import math
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +23,20 @@ from train_rrm import (
     TrainArguments,
     collate_pairs,
     held_out_metrics,
-    in_drawn_order,
     load_pairs,
     main,
     targets_of,
+    tokens_only,
     verdict_loss,
 )
 from transformers import AutoModelForCausalLM, EvalPrediction
 
 from useful_code.chat_pairs import check_pair, is_tie, prompt_of, split_by_prompt
-from useful_code.pair_prompt import LABELS, pair_text, read_verdicts
+from useful_code.pair_prompt import LABELS, is_shown_first, pair_text, read_verdicts
 from useful_code.read_rows import RowCounts, load_checked
 from useful_code.render import read_template, render
 from useful_code.tiny import byte_tokenizer, save_tiny_judge
-from useful_code.training.data import TrainingData
+from useful_code.training.data import TrainingData, load_train_and_held_out
 from useful_code.user_errors import UserError, exit_cleanly
 from useful_code.verdict_model import load_verdict_model
 
@@ -56,11 +58,12 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def loaded(folder: Path, rows: list[dict], **method):
+def loaded(folder: Path, rows: list[dict], seed: int | None = None, **method):
     """The rows as the recipe loads them, through the function that ships."""
     template = read_template(byte_tokenizer())
     source = str(write(folder / "rows.jsonl", rows))
-    return load_pairs(source, None, template, read_verdicts(template, SAME), Arguments(dataset="-", **method), None)
+    arguments = Arguments(dataset="-", **method)
+    return load_pairs(source, None, template, read_verdicts(template, SAME), arguments, None, seed)
 
 
 def of_kinds() -> list[dict]:
@@ -138,9 +141,63 @@ def test_rows_of_every_kind_get_their_targets_and_both_orders(tmp_path):
 
 def test_the_drawn_side_says_nothing_of_the_label(tmp_path):
     """METHODS 4.9, check 5: over 2,000 off-topic comparisons the winner is A in half (standard error 0.011)."""
-    pairs, _ = loaded(tmp_path, [row(number, rrm_type=TYPES[1]) for number in range(2000)])
-    drawn = [in_drawn_order(pair, 0) for pair in pairs]
+    drawn, _ = loaded(tmp_path, [row(i, rrm_type=TYPES[1]) for i in range(2000)], seed=0, eval_dataset="other")
+    assert {len(pair["targets"]) for pair in drawn} == {1}
     assert abs(np.mean([pair["targets"][0][0] for pair in drawn]) - 0.5) < 3 * 0.0112
+
+
+@pytest.mark.parametrize("eval_rows", [0, 30])
+def test_rows_to_train_on_have_the_drawn_order_and_held_out_rows_both(tmp_path, eval_rows):
+    """By a share of the prompts and by an `eval_dataset`, some of whose prompts are in the training rows too."""
+    train = write(tmp_path / "train.jsonl", [row(number) for number in range(120)])
+    held_out = write(tmp_path / "held_out.jsonl", [row(number) for number in range(110, 110 + eval_rows)])
+    arguments = Arguments(
+        dataset=str(train), held_out_share=0.2, **({"eval_dataset": str(held_out)} if eval_rows else {})
+    )
+    template = read_template(byte_tokenizer())
+    verdicts = read_verdicts(template, SAME)
+
+    def data_of(seed):
+        return load_train_and_held_out(
+            lambda source, split, refused: load_pairs(source, split, template, verdicts, arguments, refused, seed),
+            arguments,
+            TrainArguments(output_dir=str(tmp_path / "out"), seed=7),
+        )
+
+    both, drawn = data_of(None), data_of(7)
+    assert len(drawn.train) == (110 if eval_rows else len(both.train)) and len(drawn.held_out) >= 10
+    assert drawn.held_out == both.held_out and {len(pair["ids"]) for pair in both.train} == {2}
+    places = []
+    for pair, whole in zip(drawn.train, both.train, strict=True):
+        answers = [pair[side][-1]["content"] for side in ("chosen", "rejected")]
+        places.append(0 if is_shown_first(prompt_of(pair), *answers, seed=7) else 1)
+        assert (pair["ids"], pair["targets"]) == ([whole["ids"][places[-1]]], [whole["targets"][places[-1]]])
+    assert set(places) == {0, 1}
+    assert collate_pairs([tokens_only(pair) for pair in drawn.train[:2]], None)["targets"].shape == (2, 3)
+
+
+def test_a_row_to_train_on_takes_little_more_memory_than_its_tokens(tmp_path):
+    """4 bytes a token of one order and less than 700 a row. While the texts are needed, these as well (an eighth of a
+    prompt of 1000 characters, two answers of 500), and less than 1,800 a row. The other order would be 8,300."""
+    rows = [row(number, better="b" * 500, worse="w" * 500) for number in range(400)]
+    for number, each in enumerate(rows):
+        for side in ("chosen", "rejected"):
+            each[side][0]["content"] = f"{number // 8}" + "?" * 1000
+    loaded(tmp_path, rows, seed=0, eval_dataset="other")  # what is made once is made here
+    tracemalloc.start()
+    try:
+        pairs, _ = loaded(tmp_path, rows, seed=0, eval_dataset="other")
+        gc.collect()
+        with_texts = tracemalloc.get_traced_memory()[0] / len(pairs)  # bytes per row
+        pairs = [tokens_only(pair) for pair in pairs]
+        gc.collect()
+        in_training = tracemalloc.get_traced_memory()[0] / len(pairs)
+    finally:
+        tracemalloc.stop()
+    num_tokens = sum(len(ids) for pair in pairs for ids in pair["ids"]) / len(pairs)
+    assert len(pairs) == 400 and num_tokens > 2000
+    assert in_training < 4 * num_tokens + 700
+    assert with_texts < 4 * num_tokens + 1000 / 8 + 2 * 500 + 1800
 
 
 def test_held_out_metrics_by_hand():

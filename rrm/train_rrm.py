@@ -23,12 +23,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from fourteen_comparisons import number_of
-from held_out import CURVES, KINDS, ORIGINAL, keep_answers_apart, kind_of, off_topic_record, report_kinds
+from held_out import CURVES, KINDS, ORIGINAL, is_trained_on, keep_answers_apart, kind_of, off_topic_record, report_kinds
 from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
 
@@ -136,31 +135,37 @@ def targets_of(pair: dict, label_smoothing: float) -> list[float]:
 # --- data ---
 
 
-def load_pairs(source, split, template: Template, verdicts: Verdicts, arguments: Arguments, refused_path: Path | None):
-    """Checked pairs with `number`, `ids` and `targets` of both orders [chosen as A, rejected as A]; what was read."""
+def load_pairs(source, split, template: Template, verdicts: Verdicts, arguments: Arguments, refused_path, seed=None):
+    """Checked pairs with `number`, `ids` and `targets` of both orders [chosen as A, rejected as A]; what was read.
+
+    With a seed, pairs to train on have only the order that it draws: the other one would double the memory.
+    """
+    known: dict[tuple[str, str], dict] = {}  # rows share prompts and answers: each message is in memory once
 
     def check_and_render(row: Any) -> dict:
         pair = preferred_first(check_pair(row))
         pair["number"] = number_of(pair)
         pair["tie"] = is_tie(pair)
         pair["label"] = 0.5 if pair["tie"] else float(pair.get("label", 1.0))
-        answers = [pair[side][-1]["content"] for side in ("chosen", "rejected")]
-        pair["ids"] = [
-            ids_to_verdict(template, verdicts, prompt_of(pair), *order, arguments.max_length)
-            for order in (answers, answers[::-1])
-        ]
+        prompt, answers = prompt_of(pair), [pair[side][-1]["content"] for side in ("chosen", "rejected")]
         first, second, tie = targets_of(pair, arguments.label_smoothing)
-        pair["targets"] = [[first, second, tie], [second, first, tie]]
-        return pair
+        orders = [(answers, [first, second, tie]), (answers[::-1], [second, first, tie])]
+        if seed is not None and is_trained_on(prompt, source, split, arguments, seed):
+            orders = orders[:1] if is_shown_first(prompt, *answers, seed) else orders[1:]
+        ids = [ids_to_verdict(template, verdicts, prompt, *shown, arguments.max_length) for shown, _ in orders]
+        sides = {
+            side: [known.setdefault((each["role"], each["content"]), each) for each in pair[side]]
+            for side in ("chosen", "rejected")
+        }
+        columns = {name: pair.get(name) for name in ("number", "label", "rrm_id")}
+        return sides | columns | {"ids": ids, "targets": [targets for _, targets in orders]}
 
     return load_checked(source, check_and_render, refused_path, split)
 
 
-def in_drawn_order(pair: dict, seed: int) -> dict:
-    """The pair with one of its orders only."""
-    chosen, rejected = (pair[side][-1]["content"] for side in ("chosen", "rejected"))
-    order = 0 if is_shown_first(prompt_of(pair), chosen, rejected, seed) else 1
-    return pair | {name: [pair[name][order]] for name in ("ids", "targets")}
+def tokens_only(pair: dict) -> dict:
+    """What training reads of a pair; the texts, once no answer is in both parts, are in the way."""
+    return {name: pair[name] for name in ("ids", "targets", "label", "number")}
 
 
 def collate_pairs(pairs: list[dict], pad_token_id: int | None) -> dict:
@@ -237,8 +242,9 @@ def main() -> None:
 
     template, pad_token_id = load_template(model_arguments, arguments.chat_template_path, arguments.trust_remote_code)
     verdicts = read_verdicts(template, (*LABELS, arguments.tie_label))
+    seed = train_arguments.seed if arguments.orders == "drawn" else None
     data = load_train_and_held_out(
-        lambda source, split, refused: load_pairs(source, split, template, verdicts, arguments, refused),
+        lambda source, split, refused: load_pairs(source, split, template, verdicts, arguments, refused, seed),
         arguments,
         train_arguments,
     )
@@ -246,8 +252,7 @@ def main() -> None:
     if train_arguments.process_index == 0:
         print(report_kinds(counts))
     judged = [*data.held_out, *augmented]
-    if arguments.orders == "drawn":
-        data.train = [in_drawn_order(pair, train_arguments.seed) for pair in data.train]
+    data.train = [tokens_only(pair) for pair in data.train]
 
     model = load_trainable_judge(model_arguments, arguments.train_last_layers, arguments.trust_remote_code)
     model.config.pad_token_id = pad_token_id
