@@ -13,9 +13,12 @@ from useful_code import metrics
 from useful_code.known_truth.world import World, hide_labels, make_pairs, oracle_accuracy
 
 WORLD = World(families=("facts", "format", "safety"), label_noise=0.05)
-NUM_LABELLED, NUM_UNLABELLED, NUM_HELD_OUT = 1_600, 14_400, 4_000
+NUM_LABELLED, NUM_UNLABELLED, NUM_HELD_OUT = 800, 7_200, 4_000
 ROUNDS, THRESHOLD = 3, 0.8
-PRESENTATIONS = 16_000  # pairs shown in every training: fewer labels are seen more often
+PRESENTATIONS, MAX_EPOCHS = (
+    16_000,
+    10,
+)  # pairs shown in a training: fewer are seen more often, but more harms (seed 100)
 CLAIMS = [
     Claim("gap between a tenth and all of the labels, in accuracy", "gap", ">=", 0.05),
     Claim("share of that gap that self-training closes", "share_of_gap_closed", ">=", 0.5),
@@ -31,7 +34,7 @@ def measure(seed: int) -> Numbers:
     comparisons = [(row["prompt"], *row["responses"]) for row in unlabelled]
 
     def trained(rows: list[dict]):
-        return train_tiny_reward_model(rows, seed, {"num_train_epochs": PRESENTATIONS / len(rows)})
+        return train_tiny_reward_model(rows, seed, {"num_train_epochs": min(MAX_EPOCHS, PRESENTATIONS / len(rows))})
 
     def accuracy(scorer) -> float:
         return metrics.pair_accuracy(judge_pairs(scorer, held_out).probability - 0.5)

@@ -7,7 +7,7 @@ To try semi-supervised training on a set whose labels are known (METHODS 3.2). I
     <output>/labelled.jsonl      checked pairs of a share of the prompts, as they were
     <output>/unlabelled.jsonl    {"id", "prompt", "responses": [two texts]} of the others; which text stands first is
                                  drawn by a hash of the texts, so that nothing in the file tells the better one
-    <output>-audit.jsonl         {"id", "winner": 0, 1 or null for a tie}, for report_rounds.py alone
+    <output>-audit.jsonl         {"id", "winner": 0, 1 or null without one}, for report_rounds.py alone
 
 A prompt is in one of the two files. Which one is decided by a hash of the seed and the prompt.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from useful_code.chat_pairs import check_pair, is_held_out, is_tie, preferred_first, prompt_key, prompt_of
+from useful_code.converting.inputs import check_apart
 from useful_code.pair_prompt import is_shown_first
 from useful_code.read_rows import RowCounts, checked_rows, report_counts
 from useful_code.user_errors import UserError, exit_cleanly
@@ -31,7 +32,8 @@ def hidden(row: dict[str, Any], number: int, seed: int) -> tuple[dict[str, Any],
     chosen_first = is_shown_first(prompt_of(pair), chosen, rejected, seed)
     responses = [chosen, rejected] if chosen_first else [rejected, chosen]
     unlabelled = {"id": number, "prompt": prompt_of(pair), "responses": responses}
-    return unlabelled, {"id": number, "winner": None if is_tie(pair) else int(not chosen_first)}
+    has_winner = not is_tie(pair) and pair.get("label", 1.0) > 0.5  # a split vote has none
+    return unlabelled, {"id": number, "winner": int(not chosen_first) if has_winner else None}
 
 
 def main() -> None:
@@ -45,8 +47,7 @@ def main() -> None:
     if not 0 < arguments.labelled_share < 1:
         raise UserError(f"--labelled_share is {arguments.labelled_share}; it must lie between 0 and 1")
     output = Path(arguments.output)
-    if output.resolve() == Path(arguments.dataset).resolve():
-        raise UserError(f"--output {output} would overwrite --dataset; give another folder")
+    check_apart([arguments.dataset], output)
     paths = [output / "labelled.jsonl", output / "unlabelled.jsonl", output.with_name(f"{output.name}-audit.jsonl")]
     output.mkdir(parents=True, exist_ok=True)
     counts = RowCounts(arguments.dataset)

@@ -29,6 +29,7 @@ import numpy as np
 
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import check_pair
+from useful_code.converting.inputs import check_apart
 from useful_code.pair_probability import tempered
 from useful_code.pair_scoring import compared, comparison_group
 from useful_code.processes import start_processes
@@ -40,7 +41,8 @@ from useful_code.scoring import Scorer, add_model_arguments, add_tie_argument, l
 from useful_code.user_errors import UserError, exit_cleanly
 
 # Columns that tell, or may tell, which answer is the better one.
-LABELS = ("chosen", "rejected", "chosen_score", "rejected_score", "winner", "label", "preference", "scores", "margin")
+LABELS = ("chosen", "rejected", "chosen_score", "rejected_score", "scores", "margin", "label", "tie")
+LABELS += ("winner", "preference", "best", "judged", "ranking", "win_matrix")
 WRITTEN = ("predictions.jsonl", "pairs.jsonl")
 BINS = np.linspace(0.5, 1.0, 6)  # of confidence
 
@@ -88,7 +90,8 @@ def check_unlabelled(row: Any, number: int) -> dict[str, Any]:
     prompt, responses = check_responses(row)
     if len(responses) != 2:
         raise RowRefused("wrong_type", f"`responses` has {len(responses)} texts, not 2")
-    unlabelled = {"id": row.get("id", number - 1), "prompt": prompt, "responses": responses}
+    name = row.get("id")
+    unlabelled = {"id": number - 1 if name is None else name, "prompt": prompt, "responses": responses}
     if not isinstance(unlabelled["id"], str | int):
         raise RowRefused("wrong_type", f"id is {type(unlabelled['id']).__name__}, not a text or a whole number")
     check_pair(pseudo_labelled(unlabelled, Choice(0, 1.0, True), soft=False))  # what could not be trained on
@@ -135,6 +138,9 @@ def main() -> None:
     output = Path(arguments.output)
     if output.is_file():
         raise UserError(f"--output {output} is a file; give a folder")
+    check_apart([arguments.unlabelled], output)
+    if state.is_main_process:
+        (output / "card.json").unlink(missing_ok=True)  # it would tell of other files
     scorer = load_scorer(arguments, state)
     counts = RowCounts(arguments.unlabelled)
     refused_path = output / "refused_rows.jsonl" if state.is_main_process else None

@@ -65,7 +65,7 @@ def read_rounds(output: Path, winners: dict[Any, int] | None) -> list[dict[str, 
             break
         training = json.loads((folder / "model" / "run.json").read_text(encoding="utf-8"))
         one: dict[str, Any] = {"round": number, "held_out": training["held_out"], "minutes": training["minutes"]}
-        one["train_rows"] = sum(1 for _ in (folder / "train.jsonl").open(encoding="utf-8"))
+        one["train_rows"] = training["num_train"]  # without what the recipe refused
         if number:
             one["pseudo"] = json.loads((folder / "pseudo" / "card.json").read_text(encoding="utf-8"))
             if winners is not None:

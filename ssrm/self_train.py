@@ -17,25 +17,34 @@ not listed below go to the recipe. This script never sees a label of the unlabel
     <output_dir>/round-<t>/          train.jsonl, pseudo/ (t > 0), model/
     <output_dir>/report.html         after every round (`report_rounds.py` makes it anew, with audit labels too)
 
-Stopped at any point, the same command goes on with the stage that was not finished.
+Stopped at any point, the same command goes on with the stage that was not finished; what was made of other data or
+other options is never mixed in. A stage that is done anew undoes the rounds after it.
 """
 
 import argparse
 import json
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import check_pair, is_held_out, prompt_key, prompt_of
+from useful_code.converting.inputs import describe_inputs, input_files, sha256_of
+from useful_code.converting.work import only_run
 from useful_code.read_rows import load_checked, report_counts
-from useful_code.training.save_load import list_checkpoints
+from useful_code.training.save_load import is_whole, list_checkpoints
 from useful_code.user_errors import UserError, exit_cleanly
 
 HERE = Path(__file__).parent
+# What changes no result, or may change from one start to the next.
+NOT_IN_PLAN = ("rounds", "launcher", "output_dir", "score_tokens_per_batch", "labelled", "unlabelled", "eval_dataset")
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], more: Path | None = None) -> int:
@@ -54,15 +63,16 @@ def write_rows(path: Path, rows: list[dict[str, Any]], more: Path | None = None)
     return number
 
 
-def prepare(arguments: argparse.Namespace, output: Path) -> list[dict[str, Any]]:
-    """The labelled rows to train on in every round; `held_out.jsonl` gets those that no round may train on."""
+def split_labelled(arguments: argparse.Namespace, output: Path) -> tuple[list[dict], list[dict]]:
+    """The labelled rows to train on in every round, and those that no round may train on."""
     labelled, counts = load_checked(arguments.labelled, check_pair, output / "refused_labelled_rows.jsonl")
     print(report_counts(counts))
+    held_out: list[dict] = []
     if arguments.eval_dataset:
         held_out, counts = load_checked(arguments.eval_dataset, check_pair, output / "refused_eval_rows.jsonl")
         print(report_counts(counts))
     else:
-        rows, labelled, held_out = labelled, [], []
+        rows, labelled = labelled, []
         for row in rows:
             # Not the hash of the prompt alone: a former split of the same seed went by that.
             key = "self-training " + prompt_key(prompt_of(row))
@@ -72,51 +82,104 @@ def prepare(arguments: argparse.Namespace, output: Path) -> list[dict[str, Any]]
         raise UserError(
             f"{len(labelled)} labelled rows to train on and {len(held_out)} held out: give more, or an --eval_dataset"
         )
-    write_rows(output / "held_out.jsonl", held_out)
-    return labelled
+    return labelled, held_out
 
 
 def check_plan(output: Path, arguments: argparse.Namespace, recipe_flags: list[str]) -> None:
-    """Write what this run is made of, or make sure that the run to go on with was made of the same."""
-    plan = {name: value for name, value in vars(arguments).items() if name not in ("rounds", "launcher", "output_dir")}
+    """Write what this run is made of, or make sure that the run to go on with is made of the same.
+
+    Data and options of the method must be the same once there is a plan; the recipe and its flags (a smaller batch,
+    say) once a round is trained.
+    """
+    plan = {name: value for name, value in vars(arguments).items() if name not in NOT_IN_PLAN}
+    for name in ("labelled", "unlabelled", "eval_dataset"):
+        inputs = [getattr(arguments, name)] if getattr(arguments, name) else []
+        plan[name] = describe_inputs(inputs, input_files(inputs), None)
+    config = flag_of("config", recipe_flags)
     plan["recipe_flags"] = recipe_flags
+    plan["recipe_config"] = sha256_of(Path(config)) if config and Path(config).is_file() else None
     path = output / "plan.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(name for name in plan.keys() | before.keys() if plan.get(name) != before.get(name))
+        of_recipe = () if (output / "round-0" / "trained").exists() else ("recipe", "recipe_flags", "recipe_config")
+        names = (plan.keys() | before.keys()) - set(of_recipe)
+        differing = sorted(name for name in names if plan.get(name) != before.get(name))
         if differing:
             raise UserError(
-                f"{output} was begun with another {', '.join(differing)}: use the same flags to go on, or another "
-                "--output_dir"
+                f"{output} was begun with another {', '.join(differing)}: use the same, or another --output_dir"
             )
     write_atomically(path, json.dumps(plan, indent=1) + "\n")
 
 
+def flag_of(name: str, recipe_flags: list[str]) -> Any:
+    """The value of a flag of the recipe: on the command line, else in its --config, else None."""
+    for place, flag in enumerate(recipe_flags):
+        if flag == f"--{name}":
+            value = recipe_flags[place + 1] if place + 1 < len(recipe_flags) else "true"
+            return "true" if value.startswith("--") else value
+        if flag.startswith(f"--{name}="):
+            return flag.split("=", 1)[1]
+    config = flag_of("config", recipe_flags) if name != "config" else None
+    if config and Path(config).is_file():
+        return (yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}).get(name)
+    return None
+
+
 def run_stage(name: str, command: list[str]) -> None:
-    """Run a command to its end. Raises UserError when it fails; its own message stands above."""
+    """Run a command to its end. Raises UserError when it fails; its own message stands above.
+
+    What ends this script ends the stage first: two of them must never write to one folder.
+    """
     print(f"\n--- {name}\n$ {shlex.join(command)}", flush=True)
     started_at = time.time()
-    status = subprocess.run(command).returncode
-    if status in (130, -2):
+    stage = subprocess.Popen(command)
+
+    def leave(number, frame) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        status = stage.wait()
+    except KeyboardInterrupt:
+        stage.wait()  # it was interrupted too
+        raise
+    except SystemExit:
+        stage.terminate()
+        stage.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (130, -signal.SIGINT):
         raise KeyboardInterrupt
     if status != 0:
-        raise UserError(
-            f"{name} failed (status {status}); mend it and run the same command again, it goes on from here"
-        )
+        raise UserError(f"{name} failed (status {status}); mend it and run the same command again: it goes on here")
     print(f"--- {name}: {(time.time() - started_at) / 60:.1f} minutes", flush=True)
 
 
-def pseudo_label(number: int, output: Path, arguments: argparse.Namespace) -> Path:
-    """Label D_u with the model of the last round; returns the file of kept pairs."""
+def undo_after(number: int, output: Path) -> None:
+    """What later rounds were made of has changed: forget that they were done."""
+    for folder in output.glob("round-*"):
+        if int(folder.name.removeprefix("round-")) > number:
+            (folder / "trained").unlink(missing_ok=True)
+            (folder / "pseudo" / "card.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "model", ignore_errors=True)
+
+
+def pseudo_label(number: int, output: Path, arguments: argparse.Namespace, recipe_flags: list[str]) -> None:
+    """Label D_u with the model of the last round."""
     folder = output / f"round-{number}" / "pseudo"
     if not (folder / "card.json").exists():
+        undo_after(number - 1, output)
         command = [*shlex.split(arguments.launcher), str(HERE / "pseudo_label.py")]
         command += ["--reward_name_or_path", str(output / f"round-{number - 1}" / "model")]
         command += ["--unlabelled", arguments.unlabelled, "--output", str(folder)]
         command += ["--threshold", str(arguments.threshold), "--temperature", str(arguments.temperature)]
         command += ["--max_tokens_per_batch", str(arguments.score_tokens_per_batch)]
-        if arguments.score_max_length:
-            command += ["--max_length", str(arguments.score_max_length)]
+        for name in ("max_length", "chat_template_path"):  # as in training: what it would drop is not labelled
+            value = flag_of(name, recipe_flags)
+            command += [f"--{name}", str(value)] if value is not None else []
+        if str(flag_of("trust_remote_code", recipe_flags)).lower() == "true":
+            command += ["--trust_remote_code"]
         command += ["--orders_must_agree"] if arguments.orders_must_agree else []
         command += ["--soft_labels"] if arguments.soft_labels else []
         run_stage(f"round {number}: pseudo-labels", command)
@@ -125,24 +188,30 @@ def pseudo_label(number: int, output: Path, arguments: argparse.Namespace) -> Pa
             f"round {number} kept no row: no confidence of round {number - 1}'s model is over --threshold "
             f"{arguments.threshold}. Lower it in another --output_dir, or give more labelled rows"
         )
-    return folder / "pairs.jsonl"
 
 
-def train(number: int, output: Path, arguments: argparse.Namespace, recipe_flags: list[str]) -> None:
-    """One run of the recipe on the rows of the round, resumed from its last checkpoint where there is one."""
+def train(number: int, output: Path, rows: list[dict], arguments: argparse.Namespace, recipe_flags: list[str]) -> None:
+    """One run of the recipe on the rows of the round, resumed from its last checkpoint where there is a whole one."""
     folder = output / f"round-{number}"
-    finished = folder / "trained"
-    if finished.exists():
+    if (folder / "trained").exists():
         return
+    undo_after(number, output)
+    total = write_rows(folder / "train.jsonl", rows, folder / "pseudo" / "pairs.jsonl" if number else None)
+    print(f"round {number}: {len(rows):,} labelled and {total - len(rows):,} pseudo-labelled rows")
     command = [*shlex.split(arguments.launcher), arguments.recipe, *recipe_flags]
     command += ["--dataset", str(folder / "train.jsonl"), "--eval_dataset", str(output / "held_out.jsonl")]
     command += ["--output_dir", str(folder / "model")]
     if number and arguments.start_from == "previous":
         command += ["--model_name_or_path", str(output / f"round-{number - 1}" / "model")]
-    if list_checkpoints(folder / "model"):
+    checkpoints = list_checkpoints(folder / "model")
+    if any(map(is_whole, checkpoints)):
         command += ["--resume_from_checkpoint", "true"]
+    else:
+        for cut_off in checkpoints:  # the run was stopped while it wrote its first one
+            print(f"{cut_off} was cut off while it was written and is removed")
+            shutil.rmtree(cut_off)
     run_stage(f"round {number}: training", command)
-    write_atomically(finished, shlex.join(command) + "\n")
+    write_atomically(folder / "trained", shlex.join(command) + "\n")
 
 
 def main() -> None:
@@ -163,7 +232,6 @@ def main() -> None:
     add("--orders_must_agree", action="store_true", help="Drop pseudo-labels whose winner depends on the order.")
     add("--soft_labels", action="store_true", help="Train on the confidence instead of a sure winner.")
     add("--score_tokens_per_batch", type=int, default=8192, help="Tokens of a forward pass while labelling.")
-    add("--score_max_length", type=int, default=None, help="Refuse unlabelled rows that are longer, in tokens.")
     add("--recipe", default=str(HERE / "train_ssrm.py"), help="The training script of every round.")
     add("--launcher", default=sys.executable, help='What starts the stages, for example "accelerate launch ...".')
     arguments, recipe_flags = parser.parse_known_args()
@@ -174,18 +242,22 @@ def main() -> None:
         raise UserError("--rounds must be at least 1, --held_out_share in (0, 1), --threshold at least 0.5 and below 1")
     output = Path(arguments.output_dir)
     output.mkdir(parents=True, exist_ok=True)
+    with only_run(output):
+        run_rounds(output, arguments, recipe_flags)
+
+
+def run_rounds(output: Path, arguments: argparse.Namespace, recipe_flags: list[str]) -> None:
+    """Every stage of every round, those that are done already left out."""
+    labelled, held_out = split_labelled(arguments, output)
     check_plan(output, arguments, recipe_flags)
-    labelled = prepare(arguments, output)
+    write_rows(output / "held_out.jsonl", held_out)
     try:
         for number in range(arguments.rounds + 1):
-            pseudo = pseudo_label(number, output, arguments) if number else None
-            rows = write_rows(output / f"round-{number}" / "train.jsonl", labelled, pseudo)
-            print(f"round {number}: {len(labelled):,} labelled and {rows - len(labelled):,} pseudo-labelled rows")
-            train(number, output, arguments, recipe_flags)
-            run_stage(
-                f"round {number}: report",
-                [sys.executable, str(HERE / "report_rounds.py"), "--output_dir", str(output)],
-            )
+            if number:
+                pseudo_label(number, output, arguments, recipe_flags)
+            train(number, output, labelled, arguments, recipe_flags)
+            report = [sys.executable, str(HERE / "report_rounds.py"), "--output_dir", str(output)]
+            run_stage(f"round {number}: report", report)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with what is in {output}", file=sys.stderr)
         raise

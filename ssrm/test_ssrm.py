@@ -4,8 +4,10 @@ Travels with the folder when it is copied.
 """
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,8 @@ def test_audit_labels_cannot_reach_the_output(folder, tmp_path, capsys):
     turned = [hidden(row(number, "...", "!!!"), number, seed=3) for number in range(40)]
     assert [one for one, _ in straight] == [one for one, _ in turned]
     assert [one["winner"] for _, one in straight] == [1 - one["winner"] for _, one in turned]
+    split_vote = hidden(row(1, label=0.5, tie=False), 1, seed=3)[1]
+    assert split_vote["winner"] is None
     firsts = np.mean([one["winner"] for _, one in straight])
     assert 0.2 < firsts < 0.8  # neither place is the better one
     labelled = write(tmp_path / "rows.jsonl", [row(1)])
@@ -251,42 +255,133 @@ def test_two_rounds_of_the_real_commands(folder, tmp_path):
 
 
 STUB = """
-import json, shutil, sys
+import json, os, shutil, sys, time
 from pathlib import Path
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 folder = Path(flags["--output_dir"])
 log = Path(flags["--log"])
 log.open("a").write(json.dumps(flags) + "\\n")
+if log.with_name("sleep").exists():
+    log.with_name("pid").write_text(str(os.getpid()))
+    time.sleep(120)
 if log.with_name("die").exists():
     sys.exit(1)
 shutil.copytree(flags["--model_name_or_path"], folder, dirs_exist_ok=True)
 held_out = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}
-(folder / "run.json").write_text(json.dumps({"held_out": held_out, "minutes": 0.1}))
+(folder / "run.json").write_text(json.dumps({"held_out": held_out, "minutes": 0.1, "num_train": 9}))
 """
 
 
-def test_a_stopped_run_goes_on_with_the_stage_that_failed(folder, tmp_path, capsys):
-    """A recipe of three lines stands for training: what was done is not done again, and other flags are refused."""
+@pytest.fixture
+def stub(folder, tmp_path, monkeypatch):
+    """Flags of a run whose recipe only copies the model; its calls are in `log`. The other stages are run inside this
+    process, which saves their start-up."""
+    real = self_train.run_stage
+
+    def run_stage(name, command):
+        _, script, *flags = command
+        here = {module.__file__: module for module in (pseudo_label, report_rounds)}
+        if script in here:
+            run_here(here[script], *flags)
+        else:
+            real(name, command)
+
+    monkeypatch.setattr(self_train, "run_stage", run_stage)
     recipe = tmp_path / "train_stub.py"
     recipe.write_text(STUB)
-    log = tmp_path / "log"
-    flags = ["--labelled", folder / "labelled.jsonl", "--unlabelled", folder / "unlabelled.jsonl", "--threshold", "0.6"]
-    flags += ["--output_dir", tmp_path / "run", "--recipe", recipe, "--model_name_or_path", folder / "judge"]
-    flags += ["--log", log, "--start_from", "previous"]
+    labelled, unlabelled = (
+        write(tmp_path / name, read(folder / name)) for name in ("labelled.jsonl", "unlabelled.jsonl")
+    )
+    flags = ["--labelled", labelled, "--unlabelled", unlabelled, "--threshold", "0.6", "--output_dir", tmp_path / "run"]
+    flags += ["--recipe", recipe, "--model_name_or_path", folder / "judge", "--log", tmp_path / "log"]
+    return list(map(str, flags))
+
+
+def test_a_stopped_run_goes_on_with_the_stage_that_failed(folder, stub, tmp_path, capsys):
+    """What was done is not done again; every round starts from the model before it."""
+    flags = [*stub, "--start_from", "previous"]
     run_here(self_train, *flags)
-    assert len(read(log)) == 2
+    assert len(read(tmp_path / "log")) == 2
     (tmp_path / "die").touch()
     assert "round 2: training failed" in refused(capsys, self_train, *flags, "--rounds", "2")
     (tmp_path / "die").unlink()
     before = (tmp_path / "run/round-2/pseudo/card.json").stat().st_mtime_ns
     run_here(self_train, *flags, "--rounds", "2")
-    calls = read(log)
+    calls = read(tmp_path / "log")
     assert len(calls) == 4 and (tmp_path / "run/round-2/pseudo/card.json").stat().st_mtime_ns == before
     started_from = [call["--model_name_or_path"] for call in calls]
     assert started_from == [str(folder / "judge"), *(str(tmp_path / f"run/round-{t}/model") for t in (0, 1, 1))]
     card = json.loads((tmp_path / "run/round-2/pseudo/card.json").read_text())
     assert card["model"] == str(tmp_path / "run/round-1/model")
-    assert "begun with another threshold" in refused(capsys, self_train, *flags, "--threshold", "0.7")
+
+
+def test_a_round_that_is_done_anew_undoes_those_after_it(stub, tmp_path):
+    run_here(self_train, *stub)
+    before = json.loads((tmp_path / "run/round-1/pseudo/card.json").read_text())["model_fingerprint"]
+    (tmp_path / "run/round-0/trained").unlink()
+    run_here(self_train, *stub)
+    assert len(read(tmp_path / "log")) == 4
+    assert json.loads((tmp_path / "run/round-1/pseudo/card.json").read_text())["model_fingerprint"] != before
+
+
+def test_other_data_or_options_are_never_mixed_in(stub, tmp_path, capsys):
+    """The files may have the same names; but a typo in the first start, or a smaller batch after it failed, may be
+    mended."""
+    missing = [*stub, "--labelled", str(tmp_path / "missing.jsonl")]
+    assert "no such file" in refused(capsys, self_train, *missing)
+    (tmp_path / "die").touch()
+    assert "training failed" in refused(capsys, self_train, *stub, "--batch", "8")
+    (tmp_path / "die").unlink()
+    run_here(self_train, *stub, "--batch", "4", "--score_tokens_per_batch", "500")
+    assert "another recipe_flags" in refused(capsys, self_train, *stub, "--batch", "2")
+    assert "another threshold" in refused(capsys, self_train, *stub, "--batch", "4", "--threshold", "0.7")
+    write(tmp_path / "labelled.jsonl", [row(number) for number in range(300, 320)])
+    held_out = (tmp_path / "run/held_out.jsonl").read_bytes()
+    assert "another labelled" in refused(capsys, self_train, *stub, "--batch", "4", "--rounds", "2")
+    assert (tmp_path / "run/held_out.jsonl").read_bytes() == held_out
+
+
+def test_a_checkpoint_that_was_cut_off_is_no_obstacle(stub, tmp_path):
+    (tmp_path / "run/round-0/model/checkpoint-1").mkdir(parents=True)
+    run_here(self_train, *stub)
+    assert "--resume_from_checkpoint" not in read(tmp_path / "log")[0]
+
+
+def test_labelling_takes_over_what_training_was_told(stub, tmp_path, monkeypatch):
+    """Its length limit and its template, from the command line or from the --config; nothing that it was not told."""
+    config = tmp_path / "config.yaml"
+    config.write_text("max_length: 1500\ntrust_remote_code: true\n")
+    assert self_train.flag_of("max_length", ["--config", str(config)]) == 1500
+    assert self_train.flag_of("max_length", ["--config", str(config), "--max_length", "900"]) == "900"
+    assert self_train.flag_of("trust_remote_code", ["--trust_remote_code", "--seed", "1"]) == "true"
+    assert self_train.flag_of("chat_template_path", ["--seed=1"]) is None
+    commands, real = [], self_train.run_stage
+
+    def watched(name, command):
+        commands.append(command)
+        real(name, command)
+
+    monkeypatch.setattr(self_train, "run_stage", watched)
+    run_here(self_train, *stub, "--config", config)
+    (labelling,) = (command for command in commands if "pseudo_label.py" in " ".join(command))
+    assert labelling[labelling.index("--max_length") + 1] == "1500" and "--trust_remote_code" in labelling
+
+
+def test_what_ends_the_loop_ends_its_stage(stub, tmp_path):
+    """SIGTERM, as a scheduler sends it. Two starts at once are refused."""
+    (tmp_path / "sleep").touch()
+    command = [sys.executable, str(HERE / "self_train.py"), *stub]
+    loop = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "pid").exists():
+        assert loop.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.2)
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 2 and "another run is writing here" in second.stderr
+    loop.terminate()
+    assert loop.wait() == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from useful_code.metrics import sigmoid
 from useful_code.pair_probability import (
     borda,
     bradley_terry_scores,
+    champion_of,
     copeland,
     first_is_better,
     judge_both_orders,
-    knockout,
-    win_matrix,
+    knockouts,
 )
 
 LOGITS = st.integers(2, 3).flatmap(lambda k: arrays(np.float64, (4, k), elements=st.floats(-1000, 1000)))
@@ -69,37 +69,40 @@ def test_summary_by_hand():
     assert all(np.isnan(list(judge_both_orders(np.zeros((0, 2)), np.zeros((0, 2))).summary().values())))
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(4)))
-def test_knockout_finds_the_best_in_n_minus_1_comparisons(order):
-    """METHODS 2.9, check 7: with transitive preferences, for every order of the answers."""
+def test_knockouts_find_the_best_in_n_minus_1_comparisons():
+    """METHODS 2.9, check 7: with transitive preferences, for every order of the answers; all play at once."""
+    orders = [*itertools.permutations(range(4)), (0,), (1, 0)]
     asked = []
 
-    def better(challenger, champion):
-        asked.append((challenger, champion))
-        return 0.9 if order[challenger] > order[champion] else 0.1
+    def play(games):
+        asked.extend(games)
+        return [0.9 if orders[t][challenger] > orders[t][champion] else 0.1 for t, challenger, champion in games]
 
-    assert order[knockout(4, better)] == 3 and len(asked) == 3
+    found = knockouts([len(order) for order in orders], play)
+    for order, games in zip(orders, found, strict=True):
+        assert order[champion_of(games)] == max(order) and len(games) == len(order) - 1
+    assert len(asked) == sum(len(order) - 1 for order in orders)
+
+
+def antisymmetric(upper: np.ndarray) -> np.ndarray:
+    """(n, n) of P(row better) from its upper triangle."""
+    above = np.triu(upper, 1)
+    return above + np.tril(1 - above.T, -1) + np.eye(len(upper)) / 2
 
 
 def test_cyclic_preferences_are_draws_in_the_full_matrix():
     """Stone, paper, scissors: each wins once; the knockout's champion depends on the order."""
-    probabilities = {(0, 1): 0.1, (1, 2): 0.1, (0, 2): 0.9}  # 1 beats 0, 2 beats 1, 0 beats 2
-    upper = np.zeros((3, 3))
-    for place, probability in probabilities.items():
-        upper[place] = probability
-    matrix = win_matrix(upper)
+    matrix = antisymmetric(np.array([[0, 0.1, 0.9], [0, 0, 0.1], [0, 0, 0]]))  # 1 beats 0, 2 beats 1, 0 beats 2
     assert copeland(matrix).tolist() == [1, 1, 1] and borda(matrix) == pytest.approx([1, 1, 1])
     assert bradley_terry_scores(matrix) == pytest.approx([0, 0, 0], abs=1e-9)
-    champions = {
-        order[knockout(3, lambda a, b, order=order: matrix[order[a], order[b]])]
-        for order in itertools.permutations(range(3))
-    }
-    assert len(champions) > 1
+    orders = list(itertools.permutations(range(3)))
+    found = knockouts([3] * 6, lambda games: [matrix[orders[t][a], orders[t][b]] for t, a, b in games])
+    assert {order[champion_of(games)] for order, games in zip(orders, found, strict=True)} == {0, 1, 2}
 
 
 @given(arrays(np.float64, (5, 5), elements=st.floats(0, 1)))
 def test_matrices_and_their_rankings_are_consistent(upper):
-    matrix = win_matrix(upper)
+    matrix = antisymmetric(upper)
     np.testing.assert_allclose(matrix + matrix.T, 1)
     assert copeland(matrix).sum() == pytest.approx(10) and borda(matrix).sum() == pytest.approx(10)
     scores = bradley_terry_scores(matrix)

@@ -161,6 +161,43 @@ def test_an_interrupted_tournament_goes_on(folder, tmp_path, monkeypatch, capsys
     assert not list(tmp_path.glob("*.part-*"))
 
 
+def test_numbers_of_other_labels_are_not_taken_up(folder, tmp_path, monkeypatch):
+    """The prompt does not tell which labels are read behind it."""
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rank_responses, "write_rows", stop)
+        with pytest.raises(SystemExit):
+            run_here(folder, tmp_path / "out.jsonl")
+    resumed = run_here(folder, tmp_path / "out.jsonl", "--tie_label", "Same")
+    fresh = run_here(folder, tmp_path / "fresh.jsonl", "--tie_label", "Same")
+    two_labels = run_here(folder, tmp_path / "two.jsonl")
+    assert [row["win_matrix"] for row in resumed] == [row["win_matrix"] for row in fresh]
+    assert resumed[0]["win_matrix"] != two_labels[0]["win_matrix"]
+
+
+@pytest.mark.parametrize("model", ["judge", "soft-capped"])
+def test_chunks_and_small_batches_change_nothing(folder, tmp_path, monkeypatch, model):
+    """A group that is longer than a batch is computed in several passes, packed or padded."""
+    path = ["--reward_name_or_path", str(folder / model)]
+    expected = run_here(folder, tmp_path / "whole.jsonl", *path)
+    real, tokens = scoring.Scorer.numbers, []
+
+    def counting(scorer, batch):
+        tokens.append(batch["input_ids"].numel())
+        return real(scorer, batch)
+
+    monkeypatch.setattr(rank_responses, "ROWS_PER_CHUNK", 1)
+    monkeypatch.setattr(scoring.Scorer, "numbers", counting)
+    found = run_here(folder, tmp_path / "small.jsonl", *path, "--max_tokens_per_batch", "700")
+    for row, other in zip(found, expected, strict=True):
+        assert np.array(row["win_matrix"]) == pytest.approx(np.array(other["win_matrix"]), abs=1e-4)
+    assert len(tokens) > 3 and max(tokens) <= 700
+    assert not list(tmp_path.glob("*.part-*"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -168,7 +205,9 @@ def test_an_interrupted_tournament_goes_on(folder, tmp_path, monkeypatch, capsys
         (["--temperature", "0"], "--temperature"),
         (["--tie_label", "A"], "different labels"),
         (["--max_length", "3"], "over_max_length"),
+        (["--max_length", "3", "--tournament", "knockout"], "over_max_length"),
         (["--output", "{folder}/rows.jsonl"], "would overwrite"),
+        (["--input", "{folder}", "--output", "{folder}/out.jsonl"], "lies in the folder of --input"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(folder, tmp_path, capsys, flags, message):

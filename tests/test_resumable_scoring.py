@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from useful_code.resumable_scoring import remove_parts, score_resumably
+from useful_code.render import read_template
+from useful_code.resumable_scoring import remove_chunks, remove_parts, score_in_chunks, score_resumably
 from useful_code.reward_model import load_reward_model
 from useful_code.scoring import Numbers, Scorer
-from useful_code.tiny import save_tiny_model
+from useful_code.tiny import byte_tokenizer, save_tiny_model
 from useful_code.user_errors import UserError
 
 TOLERANCE = 1e-5  # float32, rewards of size 1
@@ -46,7 +47,8 @@ def model(tmp_path_factory):
 
 
 def score_all(model, parts: Path, fingerprint: str = "model", groups=GROUPS) -> list[Numbers]:
-    scorer = Scorer(model, None, 0, fingerprint, max_tokens_per_batch=5)  # a batch per group
+    template = read_template(byte_tokenizer())
+    scorer = Scorer(model, template, 0, fingerprint, max_tokens_per_batch=5)  # a batch per group
     return score_resumably(scorer, groups, parts)
 
 
@@ -103,7 +105,7 @@ def test_parts_of_another_model_or_other_texts_are_not_used(model, tmp_path):
     changed = [[ids[::-1] for ids in group] for group in GROUPS]
     other_texts = Counting(model)
     score_all(other_texts, parts, groups=changed)
-    assert other_texts.num_batches == len(GROUPS)
+    assert other_texts.num_batches == 2 * len(GROUPS)  # they share no prefix: 7 tokens take two passes of 5
 
 
 def test_the_order_of_responses_belongs_to_the_key(model, tmp_path):
@@ -127,8 +129,27 @@ def test_a_score_that_is_not_finite_is_an_error_and_is_not_kept(model, tmp_path)
             return output
 
     parts = tmp_path / "scores.jsonl"
-    with pytest.raises(UserError, match=r"row 3 .* not all finite"):
+    with pytest.raises(UserError, match=r"gets the scores .* not all finite"):
         score_all(Broken(model), parts)
     again = Counting(model)
     score_all(again, parts)
     assert again.num_batches == len(GROUPS) - 2
+
+
+def test_chunks_interrupted_and_resumed_compute_every_group_once(model, tmp_path):
+    """Killed in the second of three chunks: the first and what was done of the second are not computed again."""
+    rows = [(f"row {i}", group) for i, group in enumerate(GROUPS)]
+
+    def run(counted) -> list:
+        scorer = Scorer(counted, None, 0, "model", max_tokens_per_batch=5)
+        return list(score_in_chunks(scorer, rows, tmp_path / "out.jsonl", rows_per_chunk=3))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Counting(model, dies_at=5))
+    last = Counting(model)
+    found = run(last)
+    assert last.num_batches == len(GROUPS) - 5
+    assert [name for name, _ in found] == [name for name, _ in rows]
+    assert [numbers for _, numbers in found] == score_all(model, tmp_path / "at once")
+    remove_chunks(tmp_path / "out.jsonl")
+    assert not list(tmp_path.glob("out.jsonl*"))

@@ -6,7 +6,7 @@ first place (METHODS 2.6). numpy only.
 Shapes: N comparisons, K labels (A, B and perhaps a tie), n answers to one prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,32 +82,36 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
     return np.log(clipped) - np.log1p(-clipped)
 
 
-def knockout(num_answers: int, better: Callable[[int, int], float]) -> int:
-    """The champion of n - 1 comparisons: each next answer replaces it if `better(next, champion)` is over one half.
+Game = tuple[int, int, int]  # tournament, challenger, champion
+Played = tuple[int, int, float]  # champion, challenger, P(challenger better)
 
-    Where preferences are cyclic, the result depends on the order of the answers.
 
-    >>> knockout(3, lambda a, b: float(a > b))
-    2
+def knockouts(
+    sizes: Sequence[int], play: Callable[[list[Game]], Sequence[float]]
+) -> list[list[tuple[int, int, float]]]:
+    """Of each tournament its n - 1 games (champion, challenger, P(challenger better)), all playing their next together.
+
+    A challenger replaces the champion, at first answer 0, where the probability is over one half. `play` gives those of
+    a list of games. Where preferences are cyclic, the last champion depends on the order of the answers.
+
+    >>> games = knockouts([3, 1], lambda games: [float(challenger > champion) for _, challenger, champion in games])
+    >>> games, champion_of(games[0])
+    ([[(0, 1, 1.0), (1, 2, 1.0)], []], 2)
     """
-    if num_answers < 1:
-        raise ValueError("a knockout needs an answer")
-    champion = 0
-    for challenger in range(1, num_answers):
-        if better(challenger, champion) > 0.5:
-            champion = challenger
-    return champion
+    games: list[list[Played]] = [[] for _ in sizes]
+    for challenger in range(1, max(sizes, default=0)):
+        next_games = [(t, challenger, champion_of(games[t])) for t, size in enumerate(sizes) if challenger < size]
+        for (tournament, _, champion), probability in zip(next_games, play(next_games), strict=True):
+            games[tournament].append((champion, challenger, float(probability)))
+    return games
 
 
-def win_matrix(probabilities: np.ndarray) -> np.ndarray:
-    """(n, n) of P(row better than column) from its upper triangle; the diagonal is one half.
-
-    >>> win_matrix(np.array([[0, 0.9], [0, 0]])).round(3).tolist()
-    [[0.5, 0.9], [0.1, 0.5]]
-    """
-    upper = np.triu(np.asarray(probabilities, dtype=np.float64), 1)
-    number = len(upper)
-    return upper + np.tril(1 - upper.T, -1) + np.eye(number) / 2
+def champion_of(games: Sequence[Played]) -> int:
+    """The answer that is left after the games of a knockout."""
+    if not games:
+        return 0
+    champion, challenger, probability = games[-1]
+    return challenger if probability > 0.5 else champion
 
 
 def copeland(matrix: np.ndarray) -> np.ndarray:
@@ -127,7 +131,7 @@ def bradley_terry_scores(matrix: np.ndarray, ridge: float = 0.01, tolerance: flo
     The maximum of sum_i,j P_ij log sigmoid(s_i - s_j) - ridge/2 |s|^2; without the ridge an answer that always wins
     would have no finite score.
 
-    >>> scores = bradley_terry_scores(win_matrix(np.array([[0, 0.75], [0, 0]])), ridge=0)
+    >>> scores = bradley_terry_scores(np.array([[0.5, 0.75], [0.25, 0.5]]), ridge=0)
     >>> float((scores[0] - scores[1]).round(6))  # log(0.75 / 0.25)
     1.098612
     """

@@ -48,13 +48,16 @@ def full_tournament_groups(
 ) -> list[list[array]]:
     """Token ids of all n (n - 1) ordered comparisons of a pairwise model, in the order of `permutations`.
 
-    One group that shares the context, or n groups that share the answer shown first too: whichever is shorter.
+    One group that shares the context, or n groups that share the answer shown first too: whichever is shorter. A group
+    for each where the model shares nothing.
     """
     assert scorer.verdicts is not None
     ids = [
         ids_to_verdict(scorer.template, scorer.verdicts, prompt, first, second, max_length)
         for first, second in permutations(responses, 2)
     ]
+    if not scorer.model.shares_prefix:
+        return [[sequence] for sequence in ids]
     others = len(responses) - 1
     by_first = [ids[start : start + others] for start in range(0, len(ids), others)]
     return by_first if sum(map(num_packed_tokens, by_first)) < num_packed_tokens(ids) else [ids]

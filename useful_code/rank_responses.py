@@ -14,33 +14,41 @@ knockout depends on the order of the responses. An interrupted run goes on where
 """
 
 import argparse
+import itertools
 import json
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from useful_code.pair_probability import borda, bradley_terry_scores, copeland, tempered
+from useful_code.pair_probability import Game, borda, bradley_terry_scores, champion_of, copeland, knockouts, tempered
 from useful_code.pair_scoring import compared, comparison_group, full_tournament_groups, full_win_matrix
 from useful_code.processes import start_processes
-from useful_code.read_rows import load_checked, report_counts
+from useful_code.read_rows import RowCounts, checked_rows, no_usable_row, report_counts
 from useful_code.response_rows import ResponseRow, add_row_arguments, check_output, check_responses, write_rows
-from useful_code.resumable_scoring import remove_parts, score_resumably
+from useful_code.resumable_scoring import chunk_parts, remove_chunks, score_resumably
 from useful_code.scoring import Scorer, add_model_arguments, add_tie_argument, load_pair_scorer
 from useful_code.user_errors import UserError, exit_cleanly
 
+ROWS_PER_CHUNK = 200  # with 16 responses of 800 tokens about 300 MB of token ids
+
+
+class Tournament(NamedTuple):
+    """What has to be computed for one row."""
+
+    row: ResponseRow
+    groups: list[list[array]]  # the `full_tournament_groups`; none for a knockout, whose games are not known yet
+
 
 def full_tournaments(
-    scorer: Scorer, rows: Sequence[ResponseRow], groups_of: Sequence[list], temperature: float, parts: Path
+    scorer: Scorer, tournaments: Sequence[Tournament], temperature: float, parts: Path
 ) -> list[dict[str, Any]]:
-    """Per row: win matrix, the three scores of every response, and the ranking by expected wins (Borda).
-
-    `groups_of` holds the `full_tournament_groups` of every row.
-    """
-    numbers = iter(score_resumably(scorer, [group for groups in groups_of for group in groups], parts))
+    """Per row: win matrix, the three scores of every response, and the ranking by expected wins (Borda)."""
+    numbers = iter(score_resumably(scorer, [group for each in tournaments for group in each.groups], parts))
     results = []
-    for row, groups in zip(rows, groups_of, strict=True):
+    for row, groups in tournaments:
         matrix = tempered(full_win_matrix(len(row.responses), [next(numbers) for _ in groups]), temperature)
         expected_wins = borda(matrix)
         ranking = np.argsort(-expected_wins, kind="stable")
@@ -57,21 +65,32 @@ def full_tournaments(
     return results
 
 
-def knockouts(scorer: Scorer, rows: Sequence[ResponseRow], temperature: float, parts: Path) -> list[dict[str, Any]]:
-    """Per row: the champion and the n - 1 comparisons that made it. All prompts play their next game together."""
-    results: list[dict[str, Any]] = [{"best": 0, "comparisons": []} for _ in rows]
-    for challenger in range(1, max(len(row.responses) for row in rows)):
-        playing = [i for i, row in enumerate(rows) if challenger < len(row.responses)]
-        games = [
-            (rows[i].prompt, rows[i].responses[challenger], rows[i].responses[results[i]["best"]]) for i in playing
+def play_knockouts(
+    scorer: Scorer, tournaments: Sequence[Tournament], temperature: float, parts: Path
+) -> list[dict[str, Any]]:
+    """Per row: the champion and the n - 1 comparisons that made it."""
+    rows = [each.row for each in tournaments]
+
+    def play(games: Sequence[Game]) -> Sequence[float]:
+        groups = [
+            comparison_group(scorer, rows[t].prompt, rows[t].responses[challenger], rows[t].responses[champion])
+            for t, challenger, champion in games
         ]
-        groups = [comparison_group(scorer, *game) for game in games]
-        wins = tempered(compared(scorer, score_resumably(scorer, groups, parts)).probability, temperature)
-        for i, probability in zip(playing, wins.tolist(), strict=True):
-            results[i]["comparisons"].append([results[i]["best"], challenger, round(probability, 6)])
-            if probability > 0.5:
-                results[i]["best"] = challenger
-    return results
+        return tempered(compared(scorer, score_resumably(scorer, groups, parts)).probability, temperature).tolist()
+
+    found = knockouts([len(row.responses) for row in rows], play)
+    return [
+        {"best": champion_of(games), "comparisons": [[first, second, round(p, 6)] for first, second, p in games]}
+        for games in found
+    ]
+
+
+def check_fits_knockout(scorer: Scorer, row: ResponseRow, max_length: int | None) -> None:
+    """Raise RowRefused where a response cannot be rendered, or the two longest are longer than the limit together."""
+    longest = sorted(row.responses, key=len, reverse=True)
+    comparison_group(scorer, row.prompt, longest[0], longest[1], max_length)
+    for first, second in zip(longest[1:], longest[2:], strict=False):
+        comparison_group(scorer, row.prompt, first, second)
 
 
 def temperature_of(name: str) -> float:
@@ -102,28 +121,35 @@ def main() -> None:
     output, refused_path = check_output(arguments.output, arguments.input)
     scorer = load_pair_scorer(arguments, state)
     temperature = arguments.temperature or temperature_of(arguments.reward_name_or_path)
-    checked: list[ResponseRow] = []
-    groups_of: list[list] = []
+    is_full = arguments.tournament == "full"
 
     def check(row: Any) -> dict[str, Any]:
         responses = check_responses(row, num_least=2)
-        # For a knockout too: who meets whom is not known yet, and no comparison may fail in the middle.
-        groups = full_tournament_groups(scorer, *responses, arguments.max_length)
-        checked.append(responses)
-        if arguments.tournament == "full":
-            groups_of.append(groups)
-        return row
+        groups = []
+        if is_full:
+            groups = full_tournament_groups(scorer, *responses, arguments.max_length)
+        else:
+            check_fits_knockout(scorer, responses, arguments.max_length)
+        return {"row": row, "tournament": Tournament(responses, groups)}
 
-    rows, counts = load_checked(
-        arguments.input, check, refused_path if state.is_main_process else None, arguments.split
+    counts = RowCounts(arguments.input)
+    checked = checked_rows(
+        arguments.input, counts, check, refused_path if state.is_main_process else None, arguments.split
     )
-    if arguments.tournament == "full":
-        results = full_tournaments(scorer, checked, groups_of, temperature, output)
-    else:
-        results = knockouts(scorer, checked, temperature, output)
+    rows, results = [], []
+    for number in itertools.count():  # the token ids of one chunk are held at a time
+        chunk = list(itertools.islice(checked, ROWS_PER_CHUNK))
+        if not chunk:
+            break
+        play = full_tournaments if is_full else play_knockouts
+        tournaments = [each["tournament"] for each in chunk]
+        results += play(scorer, tournaments, temperature, chunk_parts(output, number))
+        rows += [each["row"] for each in chunk]
+    if not rows:
+        raise UserError(no_usable_row(counts))
     if state.is_main_process:
         write_rows(output, rows, results)
-        remove_parts(output)
+        remove_chunks(output)
         print(report_counts(counts))
         print(f"{len(rows):,} rows ranked, temperature {temperature:.3g}; written to {output}")
     state.wait_for_everyone()

@@ -60,6 +60,8 @@ def check_output(output: str, source: str) -> tuple[Path, Path]:
         raise UserError(f"--output {path} is a directory; give a file, for example {path / 'scores.jsonl'}")
     if path.resolve() == Path(source).resolve():
         raise UserError(f"--output {path} would overwrite --input; give another file")
+    if Path(source).is_dir() and Path(source).resolve() in path.resolve().parents:
+        raise UserError(f"--output {path} lies in the folder of --input: the next run would read it; choose another")
     return path, path.with_name(f"{path.stem}_refused_rows.jsonl")
 
 

@@ -47,9 +47,10 @@ def score_resumably(scorer: Scorer, groups: Sequence[Group], parts: Path) -> lis
         for indices, batch in score_groups(scorer, [groups[i] for i in mine], progress=state.is_main_process):
             for i, numbers in zip(indices, batch, strict=True):
                 if not all(math.isfinite(number) for row in numbers for number in row):
+                    text = scorer.template.tokenizer.decode(groups[mine[i]][0])
                     raise UserError(
-                        f"row {mine[i] + 1:,} of the usable rows gets the scores {numbers}, which are not all finite; "
-                        "try --dtype float32, or look at the checkpoint"
+                        f"{text[:200]!a} ... gets the scores {numbers}, which are not all finite; try --dtype float32, "
+                        "or look at the checkpoint"
                     )
                 scored[keys[mine[i]]] = numbers
                 file.write(json.dumps([keys[mine[i]], numbers]) + "\n")
@@ -71,7 +72,7 @@ def score_in_chunks(
         chunk = list(islice(remaining, rows_per_chunk))
         if not chunk:
             return
-        numbers = score_resumably(scorer, [group for _, group in chunk], _chunk(parts, number))
+        numbers = score_resumably(scorer, [group for _, group in chunk], chunk_parts(parts, number))
         yield from zip((row for row, _ in chunk), numbers, strict=True)
 
 
@@ -82,14 +83,15 @@ def remove_parts(parts: Path) -> None:
 
 
 def remove_chunks(parts: Path) -> None:
-    """Delete what `score_in_chunks` kept for a restart."""
+    """Delete what was kept for a restart under `chunk_parts`."""
     for number in count():
-        if not _part_files(_chunk(parts, number)):
+        if not _part_files(chunk_parts(parts, number)):
             return
-        remove_parts(_chunk(parts, number))
+        remove_parts(chunk_parts(parts, number))
 
 
-def _chunk(parts: Path, number: int) -> Path:
+def chunk_parts(parts: Path, number: int) -> Path:
+    """The `parts` of one chunk of a run."""
     return parts.with_name(f"{parts.name}.chunk-{number}")
 
 

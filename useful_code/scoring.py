@@ -18,6 +18,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoConfig
 
+from useful_code.model_files import model_files
 from useful_code.pair_prompt import LABELS, Verdicts, read_verdicts
 from useful_code.prefix_attention import positions_depend_on_batch
 from useful_code.render import Template, ensure_pad_token, read_template
@@ -38,7 +39,7 @@ class Scorer:
     model: Any
     template: Template
     pad_token_id: int
-    fingerprint: str  # of the weights and their type
+    fingerprint: str  # of the weights, their type and the labels
     max_tokens_per_batch: int
     verdicts: Verdicts | None = None  # of a pairwise model; None: a scalar reward model
 
@@ -128,7 +129,8 @@ def _ready(model, template, arguments, state, verdicts: Verdicts | None = None) 
         model=model.to(state.device).eval(),
         template=template,
         pad_token_id=model.config.pad_token_id,
-        fingerprint=model_fingerprint(arguments.reward_name_or_path, model),
+        # Other labels give other numbers for the same token ids.
+        fingerprint=f"{model_fingerprint(arguments.reward_name_or_path, model)}:{verdicts and verdicts.token_ids}",
         max_tokens_per_batch=arguments.max_tokens_per_batch,
         verdicts=verdicts,
     )
@@ -138,8 +140,7 @@ def model_fingerprint(name: str, model: Any) -> str:
     """Changes when other weights would be used: files of a directory, or the commit of a hub model; and the dtype."""
     directory = Path(name)
     if directory.is_dir():
-        files = sorted(p for p in directory.iterdir() if p.is_file())
-        facts: Any = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        facts: Any = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(directory)]
     else:
         facts = getattr(model.config, "_commit_hash", None)
     return hashlib.blake2b(repr((name, facts, str(model.dtype))).encode(), digest_size=16).hexdigest()
@@ -173,24 +174,45 @@ def fill_padded_batches(groups: Sequence[Group], max_tokens: int) -> list[list[i
     return batches
 
 
+def forward_passes(groups: Sequence[Group], max_tokens: int, shares_prefix: bool) -> list[list[tuple[int, list]]]:
+    """Which sequences of a batch meet in one forward pass: lists of (index of the group, sequences).
+
+    All of them, but for a group that is longer than `max_tokens` by itself: its sequences are spread over several
+    passes, each with its prefix, so that any group can be computed in the memory that the limit stands for.
+
+    >>> forward_passes([[(1, 2, 3), (1, 2, 4), (1, 2, 5)]], max_tokens=4, shares_prefix=True)
+    [[(0, [(1, 2, 3), (1, 2, 4)])], [(0, [(1, 2, 5)])]]
+    """
+    if len(groups) > 1:  # `fill_batches` and `fill_padded_batches` saw to it
+        return [list(enumerate(map(list, groups)))]
+    passes: list[list] = []
+    size = num_packed_tokens if shares_prefix else lambda chosen: len(chosen) * max(map(len, chosen))
+    for sequence in sorted(groups[0], key=len, reverse=True):
+        if passes and size([*passes[-1], sequence]) <= max_tokens:
+            passes[-1].append(sequence)
+        else:
+            passes.append([sequence])
+    return [[(0, chosen)] for chosen in passes]
+
+
 @torch.inference_mode()
 def score_batch(scorer: Scorer, groups: Sequence[Group]) -> list[Numbers]:
     """The numbers of one batch, (S, K) per group. Equal sequences of a group are computed once and get equal ones."""
     model = scorer.model
     device = next(model.parameters()).device
     distinct = [list(dict.fromkeys(map(tuple, group))) for group in groups]
-    if model.shares_prefix:
-        batches = [pack(distinct, default_kernel())]
-    elif positions_depend_on_batch(model):
-        batches = [pad([[sequence]], scorer.pad_token_id) for group in distinct for sequence in group]
+    numbers_of: list[dict[tuple, list[float]]] = [{} for _ in groups]
+    if not model.shares_prefix and positions_depend_on_batch(model):  # on its longest text: every sequence runs alone
+        passes = [[(index, [sequence])] for index, group in enumerate(distinct) for sequence in group]
     else:
-        batches = [pad(distinct, scorer.pad_token_id)]
-    found: Numbers = []
-    for batch in batches:
+        passes = forward_passes(distinct, scorer.max_tokens_per_batch, model.shares_prefix)
+    for chosen in passes:
+        sequences = [group for _, group in chosen]
+        batch = pack(sequences, default_kernel()) if model.shares_prefix else pad(sequences, scorer.pad_token_id)
         batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
-        found += scorer.numbers(batch).tolist()
-    rows = iter(found)
-    numbers_of = [{sequence: next(rows) for sequence in sequences} for sequences in distinct]
+        rows = iter(scorer.numbers(batch).tolist())
+        for index, group in chosen:
+            numbers_of[index].update((sequence, next(rows)) for sequence in group)
     return [[known[tuple(sequence)] for sequence in group] for group, known in zip(groups, numbers_of, strict=True)]
 
 
