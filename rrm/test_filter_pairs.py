@@ -232,6 +232,7 @@ def small_chunks(monkeypatch):
     return sizes
 
 
+@pytest.mark.slow  # a minute of starting commands; tests/test_resumable_scoring.py has the parts
 def test_an_interrupted_run_goes_on_and_scores_nothing_twice(world, tmp_path, monkeypatch, capsys, small_chunks):
     """Stopped in the first and in the fourth chunk, it goes on with another --least_gap."""
     one_by_one = ("--max_tokens_per_batch", 1)
@@ -276,9 +277,10 @@ def test_a_number_that_is_not_finite_names_the_place(world, tmp_path, monkeypatc
     with pytest.raises(SystemExit) as stopped:
         run_here(world, tmp_path / "out")
     *_, last_line = capsys.readouterr().err.strip().splitlines()
-    assert stopped.value.code == 2 and re.match(r"error: train-\S+, from row 1 on: row \d+ of .* not all", last_line)
+    assert stopped.value.code == 2 and re.match(r"error: train-\S+, from row 1 on: .* not all finite", last_line)
 
 
+@pytest.mark.slow  # the sharing itself is tested in tests/test_score.py
 def test_two_processes_write_what_one_writes(world, tmp_path):
     """The real command through the launcher: the first process reads and writes, both score."""
     run_here(world, tmp_path / "one")

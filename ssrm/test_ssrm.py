@@ -229,6 +229,7 @@ def test_the_loss_weighs_pseudo_labels(tmp_path):
 TRAINING = ["--learning_rate", "3e-3", "--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"]
 
 
+@pytest.mark.slow  # six commands one after the other
 def test_two_rounds_of_the_real_commands(folder, tmp_path):
     """Round 1 trains on the labelled rows, each once, and on what the model of round 0 was sure of; it moves."""
     command = [sys.executable, HERE / "self_train.py", "--labelled", folder / "labelled.jsonl", "--unlabelled"]
