@@ -3,11 +3,11 @@
     python benchmarks/both_orders.py --model models/smollm2-135m                       # prompt-heavy, 400 + 50 tokens
     python benchmarks/both_orders.py --model models/smollm2-135m --data_set_name rows.jsonl.gz  # RewardBench's columns
 
-Three sides take turns in one process, and must find the same log-odds: ours (both orders of a pair in one group, whose
+Four sides take turns in one process, and must find the same log-odds: ours (both orders of a pair in one group, whose
 context is computed once, longest first); padded batches of `--batch_size` pairs, both orders of each, in the order of
-the data; and two forward passes a pair, one per order. The two baselines ask for the logits of the last token alone,
-which the original script does not: the difference is the sharing, not the vocabulary. Ours gets a token budget that
-makes about as many forward passes as the batched baseline. The bound is the baseline's tokens, padding included, over
+the data; two forward passes a pair, one per order; and the same as the original script writes it, with logits of the
+whole vocabulary at every token, where the others ask for those of the last token alone. Ours gets a token budget that
+makes about as many forward passes as the batched baseline. The bound is that baseline's tokens, padding included, over
 ours.
 """
 
@@ -35,7 +35,7 @@ from useful_code.verdict_model import load_verdict_model
 
 
 def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
-    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+    """Seconds of the four sides over the same rows, their ratios turn by turn, and the bound."""
     template = read_template(load_tokenizer(model_path))
     pad_token_id = ensure_pad_token(template)
     verdicts = read_verdicts(template)
@@ -56,6 +56,7 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "padded": padded_work(lengths),
         "one_by_one": padded_work([[length] for batch in lengths for length in batch]),
     }
+    work["as_the_original"] = work["one_by_one"]
     ours = Scorer(ours.model, template, pad_token_id, "", -(-work["ours"][0] // len(batches)), verdicts)
 
     def judge_ours() -> list[float]:
@@ -66,18 +67,20 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         return [value for pair in found for value in pair]
 
     @torch.inference_mode()
-    def judge_plainly(parts: list[list]) -> list[float]:
+    def judge_plainly(parts: list[list], logits_to_keep: int = 1) -> list[float]:
         found = []
         for part in parts:
             batch = pad(part, pad_token_id, side="left")
-            logits = plain(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]  # (S, V)
+            logits = plain(**batch, logits_to_keep=logits_to_keep, use_cache=False).logits[:, -1]  # (S, V)
             found += (logits[:, verdicts.token_ids[0]] - logits[:, verdicts.token_ids[1]]).tolist()
         return found
 
+    alone = [[[ids]] for group in groups for ids in group]
     calls = {
         "ours": judge_ours,
         "padded": lambda: judge_plainly(batches),
-        "one_by_one": lambda: judge_plainly([[[ids]] for group in groups for ids in group]),
+        "one_by_one": lambda: judge_plainly(alone),
+        "as_the_original": lambda: judge_plainly(alone, logits_to_keep=0),  # 0: of all tokens
     }
     result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns)
     return {"data": name, "batch_size": batch_size, **result}
