@@ -42,7 +42,7 @@ from useful_code.converting.work import (
 from useful_code.processes import start_processes
 from useful_code.read_rows import RowCounts, no_usable_row, report_counts
 from useful_code.run_info import git_commit
-from useful_code.scoring import Scorer, add_model_arguments, add_tie_argument, load_scorer
+from useful_code.scoring import Scorer, add_length_argument, add_model_arguments, add_tie_argument, load_scorer
 from useful_code.user_errors import UserError, exit_cleanly
 
 CODE = ("filter_pairs.py", "judge_rows.py", "fourteen_comparisons.py", "read_examples.py")  # decides the bytes
@@ -158,12 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
     add_tie_argument(parser)
+    add_length_argument(parser)
     add = parser.add_argument
     add("--dataset", required=True, help="What augment_pairs.py wrote: a folder, a file or a hub data set.")
     add("--dataset_split", help="Split of a hub data set.")
     add("--output", required=True, help="A folder. What a former run wrote there is replaced when this one is done.")
     add("--least_gap", type=float, default=0.2, help="Keep where the model is at least so far off. Default: 0.2.")
-    add("--max_length", type=int, help="Refuse augmented rows with a longer sequence, in tokens.")
     add("--format", choices=FORMATS, default="parquet", help="Of the files. Default: parquet.")
     arguments = parser.parse_args()
     if not 0 <= arguments.least_gap <= 1:

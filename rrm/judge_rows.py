@@ -19,7 +19,7 @@ from useful_code.converting.batches import Batch
 from useful_code.converting.checked import as_text
 from useful_code.converting.schemas import PLACE, lengths_of, part_schema
 from useful_code.pair_scoring import compared, comparison_group
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together
 from useful_code.read_rows import refused_record
 from useful_code.reasons import RowRefused
 from useful_code.resumable_scoring import score_resumably
@@ -122,16 +122,10 @@ def help_to_score(scorer: Scorer) -> None:
     """What the other processes do until `dismiss_helpers`."""
     while (task := broadcast_object_list([None])[0]) is not None:
         score_resumably(scorer, *task)
-    leave()
+    leave_together()
 
 
 def dismiss_helpers() -> None:
     """All that follows is the first process's own, however long it takes."""
     broadcast_object_list([None])
-    leave()
-
-
-def leave() -> None:
-    state = start_processes()
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()

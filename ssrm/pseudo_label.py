@@ -32,12 +32,12 @@ from useful_code.chat_pairs import check_pair
 from useful_code.converting.inputs import check_apart
 from useful_code.pair_probability import tempered
 from useful_code.pair_scoring import compared, comparison_group
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together, start_processes
 from useful_code.read_rows import RowCounts, checked_rows, no_usable_row, report_counts
 from useful_code.reasons import RowRefused
 from useful_code.response_rows import check_responses
 from useful_code.resumable_scoring import remove_chunks, score_in_chunks
-from useful_code.scoring import Scorer, add_model_arguments, add_tie_argument, load_scorer
+from useful_code.scoring import Scorer, add_length_argument, add_model_arguments, add_tie_argument, load_scorer
 from useful_code.user_errors import UserError, exit_cleanly
 
 # Columns that tell, or may tell, which answer is the better one.
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--unlabelled", required=True, help="Rows without a label: a file, a folder or a hub data set.")
     parser.add_argument("--output", required=True, help="Folder to write.")
     parser.add_argument("--threshold", type=float, default=0.8, help="Confidence that a kept row is above.")
-    parser.add_argument("--max_length", type=int, default=None, help="Refuse rows with a longer sequence, in tokens.")
+    add_length_argument(parser)
     parser.add_argument("--temperature", type=float, default=1.0, help="Divides the log-odds before the threshold.")
     parser.add_argument("--orders_must_agree", action="store_true", help="Drop rows whose winner depends on the order.")
     parser.add_argument("--soft_labels", action="store_true", help="Train on the confidence instead of a sure winner.")
@@ -148,22 +148,21 @@ def main() -> None:
     predictions = []
     with ExitStack() as stack:
         files = None
-        for row, numbers in score_in_chunks(scorer, rows, output / "predictions.jsonl", arguments.rows_per_chunk):
+        for chunk, numbers in score_in_chunks(scorer, rows, output / "predictions.jsonl", arguments.rows_per_chunk):
             if state.is_main_process and files is None:
                 files = [stack.enter_context(open(f"{output / name}.partial", "w")) for name in WRITTEN]
-            both = compared(scorer, [numbers])
-            p = float(tempered(both.probability, arguments.temperature)[0])
-            choice = choose(p, arguments.threshold)
-            bias = float(both.position_bias[0])
-            first, second = both.probability[0] + bias / 2, both.probability[0] - bias / 2  # of each order
-            agrees = (first > 0.5) == (second > 0.5)
-            kept = choice.kept and (agrees or not arguments.orders_must_agree)
-            prediction = {"id": row["id"], "p": p, "position_bias": bias, "winner": choice.winner, "kept": bool(kept)}
-            predictions.append((p, bias, kept, agrees))
-            if files:
-                files[0].write(json.dumps(prediction) + "\n")
-                if kept:
-                    files[1].write(json.dumps(pseudo_labelled(row, choice, arguments.soft_labels)) + "\n")
+            both = compared(scorer, numbers)
+            probabilities = tempered(both.probability, arguments.temperature).tolist()
+            orders = zip(both.position_bias.tolist(), both.orders_agree.tolist(), strict=True)
+            for row, p, (bias, agree) in zip(chunk, probabilities, orders, strict=True):
+                choice = choose(p, arguments.threshold)
+                kept = choice.kept and (agree or not arguments.orders_must_agree)
+                predictions.append((p, bias, kept, agree))
+                if files:
+                    prediction = {"id": row["id"], "p": p, "position_bias": bias, "winner": choice.winner}
+                    files[0].write(json.dumps(prediction | {"kept": kept}) + "\n")
+                    if kept:
+                        files[1].write(json.dumps(pseudo_labelled(row, choice, arguments.soft_labels)) + "\n")
     if not predictions:
         raise UserError(no_usable_row(counts))
     if state.is_main_process:
@@ -177,12 +176,11 @@ def main() -> None:
             f"{card['kept']:,} of {card['rows']:,} rows kept ({card['kept_share']:.1%}), confidence over "
             f"{arguments.threshold}; the order decides {card['flip_rate']:.1%}; written to {output}"
         )
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 def card_of(
-    predictions: np.ndarray,  # (N, 4) p, position bias, kept, orders agree
+    predictions: np.ndarray,  # (N, 4) p, position bias, kept, the orders agree
     arguments: argparse.Namespace,
     scorer: Scorer,
     counts: RowCounts,

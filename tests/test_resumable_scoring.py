@@ -142,7 +142,8 @@ def test_chunks_interrupted_and_resumed_compute_every_group_once(model, tmp_path
 
     def run(counted) -> list:
         scorer = Scorer(counted, None, 0, "model", max_tokens_per_batch=5)
-        return list(score_in_chunks(scorer, rows, tmp_path / "out.jsonl", rows_per_chunk=3))
+        chunks = score_in_chunks(scorer, rows, tmp_path / "out.jsonl", rows_per_chunk=3)
+        return [pair for names, numbers in chunks for pair in zip(names, numbers, strict=True)]
 
     with pytest.raises(KeyboardInterrupt):
         run(Counting(model, dies_at=5))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
+from useful_code.model_files import model_fingerprint
 from useful_code.reward_model import load_reward_model, prepare_reward_model
 from useful_code.scoring import (
     Scorer,
@@ -18,7 +19,6 @@ from useful_code.scoring import (
     fill_batches,
     fill_padded_batches,
     load_reward_scorer,
-    model_fingerprint,
     score_batch,
 )
 from useful_code.shared_prefix import num_packed_tokens

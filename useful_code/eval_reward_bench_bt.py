@@ -11,7 +11,7 @@ it stopped.
 
 import argparse
 
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together, start_processes
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, render
 from useful_code.resumable_scoring import remove_parts, score_resumably
@@ -78,8 +78,7 @@ def main() -> None:
         remove_parts(paths.outputs)
         print(format_table(table))
         print(f"\nwritten to {paths.text}, {paths.results} and {paths.outputs}")
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 if __name__ == "__main__":

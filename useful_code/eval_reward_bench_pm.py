@@ -13,7 +13,7 @@ import argparse
 
 from useful_code.pair_prompt import pair_text
 from useful_code.pair_scoring import compared, comparison_group
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together, start_processes
 from useful_code.reasons import RowRefused
 from useful_code.resumable_scoring import remove_parts, score_resumably
 from useful_code.rewardbench import score_table
@@ -83,8 +83,7 @@ def main() -> None:
         print(format_table(table))
         print(f"Position bias {order['position_bias']:.3f}; the order decides {order['flip_rate']:.1%} of the pairs")
         print(f"\nwritten to {paths.text}, {paths.results} and {paths.outputs}")
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 if __name__ == "__main__":

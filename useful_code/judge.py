@@ -23,15 +23,13 @@ from useful_code.judging.options import add_judge_arguments, check_chats, load_j
 from useful_code.judging.summary import format_summary, summarize
 from useful_code.read_rows import load_checked, report_counts
 from useful_code.reasons import RowRefused
-from useful_code.response_rows import write_rows
+from useful_code.response_rows import add_row_arguments, check_output, write_rows
 from useful_code.user_errors import UserError, exit_cleanly
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, help="Rows to judge: file, folder or hub data set.")
-    parser.add_argument("--output", required=True, help="JSON lines file to write.")
-    parser.add_argument("--split", default=None, help="Split of a hub data set.")
+    add_row_arguments(parser)
     parser.add_argument("--limit", type=int, default=None, help="Judge that many rows only, the first ones.")
     parser.add_argument("--to_pairs", default=None, help="JSON lines file of chosen/rejected rows for training.")
     parser.add_argument(
@@ -41,18 +39,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_paths(arguments: argparse.Namespace) -> None:
-    """Raise UserError where a file cannot be written, or would replace what it is made of."""
-    taken = {Path(arguments.input).resolve(): "--input", Path(arguments.cache).resolve(): "--cache"}
-    for name in ("output", "to_pairs"):
-        if getattr(arguments, name) is None:
+def check_outputs(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """`check_output` of every file that is written; none may be another one, or the cache."""
+    output = check_output(arguments.output, arguments.input)
+    taken = {Path(arguments.cache).resolve(): "--cache"}
+    for flag, file in (("--output", arguments.output), ("--to_pairs", arguments.to_pairs)):
+        if file is None:
             continue
-        path = Path(getattr(arguments, name))
-        if path.is_dir():
-            raise UserError(f"--{name} {path} is a directory; give a file, for example {path / 'judged.jsonl'}")
-        if path.resolve() in taken:
-            raise UserError(f"--{name} {path} would overwrite {taken[path.resolve()]}; give another file")
-        taken[path.resolve()] = f"--{name}"
+        path = check_output(file, arguments.input, flag)[0].resolve()
+        if path in taken:
+            raise UserError(f"{flag} {file} would overwrite {taken[path]}; give another file")
+        taken[path] = flag
+    return output
 
 
 def training_rows(
@@ -79,8 +77,7 @@ def main() -> None:
     settings = settings_of(arguments, arguments.num_orders)
     if arguments.num_orders < 1:
         raise UserError(f"--num_orders is {arguments.num_orders}; it must be at least 1")
-    check_paths(arguments)
-    output = Path(arguments.output)
+    output, refused_path = check_outputs(arguments)
     judge = load_judge(arguments)
     asker = open_asker(arguments, judge)
     items: list[Item] = []
@@ -91,7 +88,6 @@ def main() -> None:
         items.append(item)
         return row
 
-    refused_path = output.with_name(f"{output.stem}_refused_rows.jsonl")
     rows, counts = load_checked(arguments.input, check, refused_path, arguments.split, arguments.limit)
     try:
         judged = judge_items(asker, items, settings)

@@ -38,19 +38,24 @@ class BothOrders(NamedTuple):
     probability: np.ndarray  # (N,) that y1 is better: the mean of both orders
     position_bias: np.ndarray  # (N,) P(y1 better) where it stands first, minus the same where it stands second
 
+    @property
+    def orders_agree(self) -> np.ndarray:
+        """(N,) of bool: both orders name the same winner."""
+        first = self.probability + self.position_bias / 2  # P(y1 better) where it stands first
+        second = self.probability - self.position_bias / 2
+        return (first > 0.5) == (second > 0.5)
+
     def summary(self) -> dict[str, float]:
         """Means over the pairs; NaN of none.
 
         `position_bias`: mean of its size; `first_place_advantage`: mean with its sign; `flip_rate`: share of pairs
         whose winner depends on the order.
         """
-        first = self.probability + self.position_bias / 2  # P(y1 better) where it stands first
-        second = self.probability - self.position_bias / 2
-        none = float("nan")
+        bias = self.position_bias if len(self.position_bias) else np.array([np.nan])
         return {
-            "position_bias": float(np.abs(self.position_bias).mean()) if len(first) else none,
-            "first_place_advantage": float(self.position_bias.mean()) if len(first) else none,
-            "flip_rate": float(((first > 0.5) != (second > 0.5)).mean()) if len(first) else none,
+            "position_bias": float(np.abs(bias).mean()),
+            "first_place_advantage": float(bias.mean()),
+            "flip_rate": float(1 - self.orders_agree.mean()) if len(self.position_bias) else float("nan"),
         }
 
 

@@ -32,8 +32,15 @@ def check_world_size(num_processes: int) -> None:
         )
 
 
+def leave_together() -> None:
+    """End the group of processes, if there is one: a process that leaves early can abort in gloo's threads."""
+    state = PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
 def finish(trainer) -> None:
-    """End the trackers and the group of processes, together: one that leaves early can abort in gloo's threads."""
+    """End the trackers of a training and the group of processes."""
     trainer.accelerator.wait_for_everyone()
     trainer.end()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

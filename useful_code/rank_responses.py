@@ -25,11 +25,11 @@ import numpy as np
 
 from useful_code.pair_probability import Game, borda, bradley_terry_scores, champion_of, copeland, knockouts, tempered
 from useful_code.pair_scoring import compared, comparison_group, full_tournament_groups, full_win_matrix
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together, start_processes
 from useful_code.read_rows import RowCounts, checked_rows, no_usable_row, report_counts
 from useful_code.response_rows import ResponseRow, add_row_arguments, check_output, check_responses, write_rows
 from useful_code.resumable_scoring import chunk_parts, remove_chunks, score_resumably
-from useful_code.scoring import Scorer, add_model_arguments, add_tie_argument, load_pair_scorer
+from useful_code.scoring import Scorer, add_length_argument, add_model_arguments, add_tie_argument, load_pair_scorer
 from useful_code.user_errors import UserError, exit_cleanly
 
 ROWS_PER_CHUNK = 200  # with 16 responses of 800 tokens about 300 MB of token ids
@@ -107,6 +107,7 @@ def main() -> None:
     add_model_arguments(parser)
     add_tie_argument(parser)
     add_row_arguments(parser)
+    add_length_argument(parser)
     parser.add_argument("--tournament", choices=["full", "knockout"], default="full", help="See above.")
     parser.add_argument(
         "--temperature",
@@ -152,8 +153,7 @@ def main() -> None:
         remove_chunks(output)
         print(report_counts(counts))
         print(f"{len(rows):,} rows ranked, temperature {temperature:.3g}; written to {output}")
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 if __name__ == "__main__":

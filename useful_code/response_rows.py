@@ -50,18 +50,17 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, help="Rows to read: file, folder or hub data set.")
     parser.add_argument("--output", required=True, help="JSON lines file to write.")
     parser.add_argument("--split", default=None, help="Split of a hub data set.")
-    parser.add_argument("--max_length", type=int, default=None, help="Refuse rows with a longer sequence, in tokens.")
 
 
-def check_output(output: str, source: str) -> tuple[Path, Path]:
+def check_output(output: str, source: str, flag: str = "--output") -> tuple[Path, Path]:
     """The file to write and the file of refused rows beside it. Raises `UserError` where that would lose something."""
     path = Path(output)
     if path.is_dir():
-        raise UserError(f"--output {path} is a directory; give a file, for example {path / 'scores.jsonl'}")
+        raise UserError(f"{flag} {path} is a directory; give a file, for example {path / 'rows.jsonl'}")
     if path.resolve() == Path(source).resolve():
-        raise UserError(f"--output {path} would overwrite --input; give another file")
+        raise UserError(f"{flag} {path} would overwrite --input; give another file")
     if Path(source).is_dir() and Path(source).resolve() in path.resolve().parents:
-        raise UserError(f"--output {path} lies in the folder of --input: the next run would read it; choose another")
+        raise UserError(f"{flag} {path} lies in the folder of --input: the next run would read it; choose another")
     return path, path.with_name(f"{path.stem}_refused_rows.jsonl")
 
 

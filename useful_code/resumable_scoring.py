@@ -62,8 +62,8 @@ def score_resumably(scorer: Scorer, groups: Sequence[Group], parts: Path) -> lis
 
 def score_in_chunks(
     scorer: Scorer, rows: Iterable[tuple[Row, Group]], parts: Path, rows_per_chunk: int = 20_000
-) -> Iterator[tuple[Row, Numbers]]:
-    """Every row with the numbers of its group, in order, on every process; the token ids of one chunk are held.
+) -> Iterator[tuple[list[Row], list[Numbers]]]:
+    """Rows with the numbers of their groups, chunk by chunk, on every process; the token ids of one chunk are held.
 
     Like `score_resumably`, with part files per chunk; call `remove_chunks(parts)` when the result is stored.
     """
@@ -73,7 +73,7 @@ def score_in_chunks(
         if not chunk:
             return
         numbers = score_resumably(scorer, [group for _, group in chunk], chunk_parts(parts, number))
-        yield from zip((row for row, _ in chunk), numbers, strict=True)
+        yield [row for row, _ in chunk], numbers
 
 
 def remove_parts(parts: Path) -> None:

@@ -152,6 +152,12 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def weights_type(name: str, device: torch.device) -> torch.dtype:
+    """Of the name of a type; "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return automatic if name == "auto" else getattr(torch, name)
+
+
 def why_not_loaded(path: str, error: BaseException) -> str:
     """Why nothing could be loaded; a path that is not there gives an error about hub names, which would mislead."""
     if Path(path).exists():

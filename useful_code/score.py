@@ -12,12 +12,12 @@ import argparse
 from array import array
 from typing import Any
 
-from useful_code.processes import start_processes
+from useful_code.processes import leave_together, start_processes
 from useful_code.read_rows import load_checked, report_counts
 from useful_code.render import Template, render_within
 from useful_code.response_rows import add_row_arguments, check_output, check_responses, write_rows
 from useful_code.resumable_scoring import remove_parts, score_resumably
-from useful_code.scoring import add_model_arguments, load_reward_scorer
+from useful_code.scoring import add_length_argument, add_model_arguments, load_reward_scorer
 from useful_code.user_errors import exit_cleanly
 
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
     add_row_arguments(parser)
+    add_length_argument(parser)
     arguments = parser.parse_args()
     state = start_processes()
     output, refused_path = check_output(arguments.output, arguments.input)
@@ -51,8 +52,7 @@ def main() -> None:
         remove_parts(output)
         print(report_counts(counts))
         print(f"{len(rows):,} rows scored; written to {output}")
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ Shapes: S sequences of a group (a prompt with each of its responses), K numbers 
 """
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +16,11 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoConfig
 
-from useful_code.model_files import model_files
+from useful_code.model_files import model_fingerprint
 from useful_code.pair_prompt import LABELS, Verdicts, read_verdicts
 from useful_code.prefix_attention import positions_depend_on_batch
 from useful_code.render import Template, ensure_pad_token, read_template
-from useful_code.reward_model import load_reward_model, load_tokenizer, why_not_loaded
+from useful_code.reward_model import load_reward_model, load_tokenizer, weights_type, why_not_loaded
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
 from useful_code.token_batches import fill_in_order
 from useful_code.user_errors import UserError
@@ -75,11 +73,16 @@ def add_tie_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_length_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that may refuse rows."""
+    parser.add_argument("--max_length", type=int, default=None, help="Refuse rows with a longer sequence, in tokens.")
+
+
 def load_reward_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
     """The scalar reward model of `add_model_arguments`. Raises UserError where it has no reward head."""
     name = arguments.reward_name_or_path
     template = _template(arguments)
-    model = load_reward_model(name, arguments.trust_remote_code, dtype=_dtype(arguments, state))
+    model = load_reward_model(name, arguments.trust_remote_code, dtype=weights_type(arguments.dtype, state.device))
     if model.missing_head:
         raise UserError(f"{name!r} has no reward head (a causal language model?); train one first")
     return _ready(model, template, arguments, state)
@@ -90,7 +93,7 @@ def load_pair_scorer(arguments: argparse.Namespace, state: PartialState) -> Scor
     # A verdict stands behind the assistant header in any case: a template may always write one (the first Llama-3).
     template = _template(arguments, may_open_turn=True)
     model = load_verdict_model(
-        arguments.reward_name_or_path, arguments.trust_remote_code, dtype=_dtype(arguments, state)
+        arguments.reward_name_or_path, arguments.trust_remote_code, dtype=weights_type(arguments.dtype, state.device)
     )
     labels = labels_of(model)
     if arguments.tie_label:
@@ -117,11 +120,6 @@ def _template(arguments: argparse.Namespace, may_open_turn: bool = False) -> Tem
     return read_template(tokenizer, may_open_turn)
 
 
-def _dtype(arguments: argparse.Namespace, state: PartialState) -> torch.dtype:
-    automatic = torch.bfloat16 if state.device.type == "cuda" else torch.float32
-    return automatic if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-
-
 def _ready(model, template, arguments, state, verdicts: Verdicts | None = None) -> Scorer:
     # Architectures with a forward of their own look for the end of a text by this id.
     model.config.pad_token_id = ensure_pad_token(template)
@@ -130,20 +128,10 @@ def _ready(model, template, arguments, state, verdicts: Verdicts | None = None) 
         template=template,
         pad_token_id=model.config.pad_token_id,
         # Other labels give other numbers for the same token ids.
-        fingerprint=f"{model_fingerprint(arguments.reward_name_or_path, model)}:{verdicts and verdicts.token_ids}",
+        fingerprint=model_fingerprint(arguments.reward_name_or_path, model, verdicts and verdicts.token_ids),
         max_tokens_per_batch=arguments.max_tokens_per_batch,
         verdicts=verdicts,
     )
-
-
-def model_fingerprint(name: str, model: Any) -> str:
-    """Changes when other weights would be used: files of a directory, or the commit of a hub model; and the dtype."""
-    directory = Path(name)
-    if directory.is_dir():
-        facts: Any = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(directory)]
-    else:
-        facts = getattr(model.config, "_commit_hash", None)
-    return hashlib.blake2b(repr((name, facts, str(model.dtype))).encode(), digest_size=16).hexdigest()
 
 
 def fill_batches(groups: Sequence[Group], max_tokens: int) -> list[list[int]]:

@@ -7,8 +7,6 @@ template puts them, with the logits of the first token in which they differ.
 Shapes: B chats, T tokens, V vocabulary, K labels.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -18,11 +16,11 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from useful_code.judging.interface import Chat, Judge, Replies, Reply, Sampling
-from useful_code.model_files import model_files
+from useful_code.model_files import model_fingerprint
 from useful_code.pair_prompt import place_of_labels
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, ensure_pad_token, read_template, render
-from useful_code.reward_model import best_device, load_tokenizer
+from useful_code.reward_model import best_device, load_tokenizer, weights_type
 from useful_code.user_errors import UserError
 from useful_code.verdict_model import load_causal_model
 
@@ -44,8 +42,7 @@ def local_judge(
     """
     template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code))
     device = best_device()
-    weights = {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
-    model = load_causal_model(path, trust_remote_code, dtype=weights).to(device).eval()
+    model = load_causal_model(path, trust_remote_code, dtype=weights_type(dtype, device)).to(device).eval()
     pad_token_id = ensure_pad_token(template)
     stop_ids = _stop_ids(model, template)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -79,7 +76,8 @@ def local_judge(
                 # 1e-30 of a probability is none; minus infinity would be no JSON.
                 yield i, Reply("", True, [max(value, -100.0) for value in log_probabilities], len(prompts[i]), 1)
 
-    return Judge(path, _identity(path, model, chat_template_path), generate, weigh, check)
+    jinja = Path(chat_template_path).read_text(encoding="utf-8") if chat_template_path else None
+    return Judge(path, model_fingerprint(path, model, "local", jinja), generate, weigh, check)
 
 
 class LabelPlace(NamedTuple):
@@ -188,17 +186,3 @@ def _stop_ids(model: Any, template: Template) -> list[int]:
     ids |= set(template.end_ids[:1]) & set(template.tokenizer.all_special_ids)
     ids |= {i for i in template.end_ids[:1] if i in getattr(template.tokenizer, "added_tokens_decoder", {})}
     return sorted(i for i in ids if i is not None)
-
-
-def _identity(path: str, model: Any, chat_template_path: str | None) -> str:
-    """Changes when other weights or another template would be used: those of a directory, or the hub's commit."""
-    directory = Path(path)
-    if directory.is_dir():
-        states = [(file.name, file.stat()) for file in model_files(directory)]
-        facts: Any = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
-        name = str(directory.resolve())
-    else:
-        facts, name = getattr(model.config, "_commit_hash", None), path
-    jinja = Path(chat_template_path).read_text(encoding="utf-8") if chat_template_path else None
-    content = json.dumps(["local", name, facts, str(model.dtype), jinja])
-    return hashlib.blake2b(content.encode("ascii"), digest_size=16).hexdigest()
