@@ -5,7 +5,8 @@ import shutil
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from useful_code.model_files import model_files
+from useful_code.model_files import model_files, model_fingerprint
+from useful_code.reward_model import load_reward_model
 from useful_code.tiny import save_tiny_judge, save_tiny_model
 
 RECORDS = (
@@ -74,3 +75,17 @@ def test_files_of_other_models_count(tmp_path):
     for name in (*OTHER_MODELS, *RECORDS):
         (tmp_path / name).touch()
     assert [file.name for file in model_files(tmp_path)] == sorted(OTHER_MODELS)
+
+
+def test_the_fingerprint_follows_the_weights_the_type_and_what_else_is_named(tmp_path):
+    names = [str(tmp_path / "first"), str(tmp_path / "second")]
+    for seed, name in enumerate(names):
+        save_tiny_model(name, seed=seed)
+    models = [load_reward_model(name) for name in names]
+    prints = [model_fingerprint(name, model) for name, model in zip(names, models, strict=True)]
+    prints.append(model_fingerprint(names[0], models[0], "a template"))
+    prints.append(model_fingerprint(names[0], models[0].bfloat16()))
+    assert len(set(prints)) == 4
+    assert model_fingerprint(names[1], models[1]) == prints[1]
+    save_tiny_model(names[1], seed=2)  # files of the same sizes
+    assert model_fingerprint(names[1], models[1]) != prints[1]

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from useful_code.model_files import model_fingerprint
 from useful_code.reward_model import load_reward_model, prepare_reward_model
 from useful_code.scoring import (
     Scorer,
@@ -100,16 +99,3 @@ def test_padded_batches_stay_within_the_budget_with_their_padding(groups, max_to
     for batch in batches:
         sequences = [sequence for index in batch for sequence in groups[index]]
         assert len(batch) == 1 or len(sequences) * max(map(len, sequences)) <= max_tokens
-
-
-def test_the_fingerprint_follows_the_weights_and_the_type(folder, tmp_path):
-    names = [str(folder / "model"), str(folder / "other weights")]
-    models = [load_reward_model(name) for name in names]
-    prints = [model_fingerprint(name, model) for name, model in zip(names, models, strict=True)]
-    prints.append(model_fingerprint(names[0], models[0].bfloat16()))
-    assert len(set(prints)) == 3
-    save_tiny_model(tmp_path)
-    before = model_fingerprint(str(tmp_path), models[1])
-    assert model_fingerprint(str(tmp_path), models[1]) == before
-    save_tiny_model(tmp_path, seed=1)  # files of the same sizes
-    assert model_fingerprint(str(tmp_path), models[1]) != before
