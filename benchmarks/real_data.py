@@ -11,15 +11,13 @@ Nothing of the data leaves `runs/` and `pairs/`, which git ignores.
 
 import argparse
 import json
-import os
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 from load_recipe import ROOT
 from machine import write_record
-from real_rows import load_pairs, run, sample_by_prompt, write_pairs
+from real_rows import data_dir_of, load_pairs, run, sample_by_prompt, write_pairs
 from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -31,7 +29,7 @@ from useful_code.render import read_template
 from useful_code.reward_model import load_tokenizer
 from useful_code.run_info import git_commit
 from useful_code.training.record import response_lengths
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 INPUTS = {
     "hh_rlhf": "hh_rlhf_harmless/harmless_base_test.jsonl.gz",
@@ -113,9 +111,7 @@ def main() -> None:
     )
     parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
-    if "RM_DATA_DIR" not in os.environ:
-        raise UserError("set RM_DATA_DIR to the folder that holds hh_rlhf_harmless/, rmb/ and rewardbench_like/")
-    data_dir = Path(os.environ["RM_DATA_DIR"])
+    data_dir = data_dir_of("hh_rlhf_harmless", "rmb", "rewardbench_like")
     output = arguments.output_dir or f"runs/real-{'tune' if arguments.tune else arguments.seed}"
     started_at, commit = time.time(), git_commit()
 

@@ -11,27 +11,23 @@ the training prompts and leaves everything that is reported alone. Nothing of th
 
 import argparse
 import json
-import os
 import random
 import time
 from pathlib import Path
 
-import numpy as np
 from load_recipe import ROOT
 from machine import write_record
-from real_rows import convert, load_pairs, run, sample_by_prompt, write_pairs
-from sklearn.metrics import roc_auc_score
+from real_judged import longer_wins, numbers_of, print_table, probabilities
+from real_rows import convert, data_dir_of, load_pairs, run, sample_by_prompt, write_pairs
 
-from useful_code import metrics
-from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_key, prompt_of, split_by_prompt
+from useful_code.chat_pairs import check_pair, preferred_first, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked
 from useful_code.render import read_template
 from useful_code.reward_model import load_tokenizer
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
-from useful_code.training.record import response_lengths
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 INPUTS = {
     "rmb": ["rmb/pairwise.jsonl.gz"],
@@ -43,47 +39,6 @@ RECIPES = {
     "pairwise": ("pair-pm/train_pair_pm.py", "pair-pm/smollm2-135m.yaml"),
     "Bradley-Terry": ("bradley-terry-rm/train_bradley_terry.py", "bradley-terry-rm/smollm2-135m.yaml"),
 }
-
-
-def probabilities(kind: str, model: str, rows_file: str, output: str) -> np.ndarray:
-    """P(chosen better) (N,) of the pairs of a file, by the command that users know."""
-    script = "useful_code/rank_responses.py" if kind == "pairwise" else "useful_code/score.py"
-    flags = ("--temperature", "1") if kind == "pairwise" else ()
-    run(script, "--reward_name_or_path", model, "--input", rows_file, "--output", output, *flags)
-    lines = [json.loads(line) for line in (ROOT / output).read_text(encoding="utf-8").splitlines()]
-    if kind == "pairwise":
-        return np.array([line["win_matrix"][0][1] for line in lines])
-    return metrics.sigmoid(np.array([line["scores"][0] - line["scores"][1] for line in lines]))
-
-
-def numbers_of(probability: np.ndarray, rows: list[dict]) -> dict:
-    """Accuracy on pairs with a winner, with its interval (prompts resampled); and whether ties look like ties: the area
-    under the curve of "nearer to one half" for a tie against a pair with a winner, and one half is guessing."""
-    ties = np.array([is_tie(row) for row in rows])
-    outcomes = metrics.pair_outcomes(probability[~ties] - 0.5, tie_credit=0.5)
-    groups = [prompt_key(prompt_of(row)) for row, tie in zip(rows, ties, strict=True) if not tie]
-    closeness = -np.abs(probability - 0.5)
-    return {
-        "pairs": int((~ties).sum()),
-        "accuracy": float(outcomes.mean()),
-        "interval": list(metrics.bootstrap_interval(outcomes, groups=groups)),
-        "ties": int(ties.sum()),
-        "ties_told_apart": float(roc_auc_score(ties, closeness)) if 0 < ties.sum() < len(ties) else None,
-    }
-
-
-def longer_wins(rows: list[dict]) -> np.ndarray:
-    """The floor: one for the longer answer, one half for equal lengths."""
-    lengths = response_lengths(rows)
-    return 0.5 + 0.5 * np.sign(lengths[:, 0] - lengths[:, 1])
-
-
-def print_table(table: dict[str, dict[str, dict]]) -> None:
-    for name, sides in table.items():
-        print(f"\n{name}: {next(iter(sides.values()))['pairs']} pairs, {next(iter(sides.values()))['ties']} ties")
-        for side, cell in sides.items():
-            ties = "" if cell["ties_told_apart"] is None else f", ties told apart {cell['ties_told_apart']:.3f}"
-            print(f"  {side:<20} {cell['accuracy']:.3f} ({cell['interval'][0]:.3f}-{cell['interval'][1]:.3f}){ties}")
 
 
 def prepare(arguments: argparse.Namespace, data_dir: Path) -> tuple[list[dict], dict[str, list[dict]]]:
@@ -125,9 +80,7 @@ def main() -> None:
     parser.add_argument("--only", choices=RECIPES, default=None, help="Train one of the two.")
     parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
-    if "RM_DATA_DIR" not in os.environ:
-        raise UserError("set RM_DATA_DIR to the folder that holds rmb/, alpaca_eval/, auto_j/, pandalm/, ...")
-    data_dir = Path(os.environ["RM_DATA_DIR"])
+    data_dir = data_dir_of("rmb", "alpaca_eval", "auto_j", "pandalm", "rewardbench_like")
     started_at, commit = time.time(), git_commit()
     train, judged = prepare(arguments, data_dir)
     folder = f"runs/real-pairwise-{'tune' if arguments.tune else arguments.seed}"

@@ -4,6 +4,7 @@ Nothing that is made from them is committed beyond scores.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,6 +19,15 @@ from useful_code.converting.contamination import EvaluationPrompts
 from useful_code.read_rows import load_checked
 from useful_code.render import Template, render
 from useful_code.user_errors import UserError
+
+
+def data_dir_of(*sets: str) -> Path:
+    """The folder of real data that the environment names; it holds `sets`. Raises UserError."""
+    folder = Path(os.environ.get("RM_DATA_DIR", ""))
+    missing = [name for name in sets if not (folder / name).is_dir()]
+    if "RM_DATA_DIR" not in os.environ or missing:
+        raise UserError(f"set RM_DATA_DIR to a folder that holds {', '.join(missing or sets)}")
+    return folder
 
 
 def run(*command: str) -> None:

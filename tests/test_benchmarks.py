@@ -219,3 +219,30 @@ def test_the_conversion_benchmark_converts_what_it_generates(tmp_path):
     rate, command = json.loads((tmp_path / "out.json").read_text())["results"]
     assert rate["pairs_per_second"] > 0 and command["peak_mib"] > 0
     assert 380 <= command["rows_kept"] <= 400  # less the planted copies
+
+
+def test_real_numbers_of_pairs_and_ties_by_hand(benchmark_module):
+    """Winners 0.9 and 0.2: one of two right. Ties at 0.5 and 0.45 are nearer to one half than both: told apart."""
+    real_judged = benchmark_module("real_judged")
+    rows = [pair("a"), pair("b"), pair("c") | {"tie": True, "label": 0.5}, pair("d") | {"tie": True, "label": 0.5}]
+    numbers = real_judged.numbers_of(np.array([0.9, 0.2, 0.5, 0.45]), rows)
+    assert (numbers["pairs"], numbers["ties"], numbers["accuracy"], numbers["ties_told_apart"]) == (2, 2, 0.5, 1.0)
+    assert real_judged.numbers_of(np.array([0.5, 0.2]), rows[:2])["accuracy"] == 0.25  # undecided counts one half
+    longer = real_judged.longer_wins([pair("a", "long answer", "no"), pair("b", "no", "yes"), pair("c", "no", "ok")])
+    assert longer.tolist() == [1.0, 0.0, 0.5]
+
+
+def test_hard_comparisons_of_rm_bench_have_the_richer_style_on_the_wrong_side(benchmark_module, tmp_path):
+    real_rrm = benchmark_module("real_rrm")
+    row = {"prompt": "p", "chosen": ["c0", "c1", "c2"], "rejected": ["r0", "r1", "r2"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    pairs = real_rrm.hard_of_rm_bench(tmp_path / "rows.jsonl", 5, random.Random(0))
+    answers = [(row["chosen"][-1]["content"], row["rejected"][-1]["content"]) for row in pairs]
+    assert answers == [("c0", "r1"), ("c0", "r2"), ("c1", "r2")]
+
+
+@pytest.mark.parametrize("script", ["real_data.py", "real_pairwise.py", "real_ssrm.py", "real_rrm.py"])
+def test_benchmarks_of_real_data_say_what_data_they_need(script, monkeypatch):
+    monkeypatch.delenv("RM_DATA_DIR", raising=False)
+    finished = run(script)
+    assert finished.returncode == 2 and finished.stderr.startswith("error: set RM_DATA_DIR to a folder that holds ")
