@@ -1,9 +1,9 @@
 """RRM: a model of augmented pairs keeps its accuracy where a planted artefact is flipped; a plain one follows it.
 
-The world plants a marker word: nine in ten chosen answers hold it in training and one in ten of the rejected. It says
-nothing about quality. Both models see the same originals; one also sees the fourteen comparisons with answers to other
-prompts (`rrm/`), half of them, and of these what the plain model does not already get right (METHODS 4.4). They are
-judged on held-out pairs with the marker as in training, and on the same pairs with it on the rejected answer alone.
+The world plants a marker word: one in ten chosen answers holds it in training and no rejected one. It says nothing
+about quality. Both models see the same originals, equally often; one also sees the fourteen comparisons with answers to
+other prompts (`rrm/`), half of them, and of these what the plain model does not already get right (METHODS 4.4). They
+are judged on held-out pairs with the marker as in training, and on the same pairs with it on every rejected answer.
 """
 
 import json
@@ -20,11 +20,11 @@ from useful_code.known_truth.world import World, make_pairs, oracle_accuracy
 from useful_code.read_rows import load_checked
 
 FAMILIES = ("facts", "format", "safety")
-WORLD = World(families=FAMILIES, marker_on_chosen=0.9, marker_on_rejected=0.1)
+WORLD = World(families=FAMILIES, marker_on_chosen=0.1)
 FLIPPED = World(families=FAMILIES, marker_on_rejected=1.0)
 NUM_TRAIN, NUM_HELD_OUT = 8_000, 3_000
 AUGMENTED_SHARE, LEAST_GAP = 0.5, 0.2  # of the paper
-PRESENTATIONS = 48_000  # pairs shown to either model: fewer pairs are seen more often
+EPOCHS = 3  # of either model over its rows, as in the paper, so that the robust one makes more steps
 CLAIMS = [
     Claim("plain model, marker flipped: accuracy below chance", "plain_flipped", "<=", 0.5),
     Claim("RRM, marker flipped: share kept of its accuracy with the marker as trained", "rrm_kept", ">=", 0.9),
@@ -60,7 +60,7 @@ def measure(seed: int) -> Numbers:
 
 def trained(rows: list[dict], seed: int):
     """The scalar variant (METHODS 4.3): comparisons with a winner as they are, ties with a label of one half."""
-    return train_tiny_reward_model(rows, seed, {"num_train_epochs": PRESENTATIONS / len(rows)}, ties="soft")
+    return train_tiny_reward_model(rows, seed, {"num_train_epochs": EPOCHS}, ties="soft")
 
 
 def augmented(pairs: list[dict], seed: int) -> list[dict]:
