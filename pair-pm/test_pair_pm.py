@@ -17,10 +17,10 @@ from train_pair_pm import (
     TrainArguments,
     collate_pairs,
     held_out_metrics,
-    in_drawn_order,
     load_pairs,
     main,
     targets_of,
+    to_train_on,
     verdict_loss,
 )
 from transformers import AutoModelForCausalLM, EvalPrediction
@@ -111,9 +111,10 @@ def test_the_drawn_side_says_nothing_of_the_label(tmp_path):
     rows = [row(number) for number in range(2000)]
     turned = [{"chosen": each["rejected"], "rejected": each["chosen"]} for each in rows]
     (straight, _), (other, _) = loaded(tmp_path, rows, ("A", "B")), loaded(tmp_path, turned, ("A", "B"))
-    drawn = [[in_drawn_order(pair, seed) for pair in straight] for seed in (0, 1)]
-    for one, flipped in zip(drawn[0], (in_drawn_order(pair, 0) for pair in other), strict=True):
+    drawn = [[to_train_on(pair, "drawn", seed) for pair in straight] for seed in (0, 1)]
+    for one, flipped in zip(drawn[0], (to_train_on(pair, "drawn", 0) for pair in other), strict=True):
         assert one["ids"] == flipped["ids"] and one["targets"][0] == flipped["targets"][0][::-1]
+    assert drawn[0][0].keys() == {"label", "ids", "targets"}  # the texts would stay in memory for nothing
     shares = [np.mean([pair["targets"][0][0] for pair in pairs]) for pairs in drawn]
     assert all(abs(share - 0.5) < 3 * 0.0112 for share in shares)
     same = np.mean([one["ids"] == two["ids"] for one, two in zip(*drawn, strict=True)])

@@ -155,11 +155,15 @@ def load_pairs(source, split, template: Template, verdicts: Verdicts, arguments:
     return load_checked(source, check_and_render, refused_path, split)
 
 
-def in_drawn_order(pair: dict, seed: int) -> dict:
-    """The pair with one of its orders only."""
-    chosen, rejected = (pair[side][-1]["content"] for side in ("chosen", "rejected"))
-    order = 0 if is_shown_first(prompt_of(pair), chosen, rejected, seed) else 1
-    return pair | {name: [pair[name][order]] for name in ("ids", "targets")}
+def to_train_on(pair: dict, orders: str, seed: int) -> dict:
+    """What training reads of a pair, in both orders or the one that is drawn; the texts would only fill memory."""
+    places = [0, 1]
+    if orders == "drawn":
+        chosen, rejected = (pair[side][-1]["content"] for side in ("chosen", "rejected"))
+        places = [0 if is_shown_first(prompt_of(pair), chosen, rejected, seed) else 1]
+    return {"label": pair["label"], "pseudo": pair["pseudo"]} | {
+        name: [pair[name][place] for place in places] for name in ("ids", "targets")
+    }
 
 
 def collate_pairs(pairs: list[dict], pad_token_id: int | None) -> dict:
@@ -243,8 +247,7 @@ def main() -> None:
         raise UserError(
             "held-out rows are pseudo-labelled, so the model would judge itself; give an --eval_dataset without them"
         )
-    if arguments.orders == "drawn":
-        data.train = [in_drawn_order(pair, train_arguments.seed) for pair in data.train]
+    data.train = [to_train_on(pair, arguments.orders, train_arguments.seed) for pair in data.train]
 
     model = load_trainable_judge(model_arguments, arguments.train_last_layers, arguments.trust_remote_code)
     model.config.pad_token_id = pad_token_id
