@@ -11,9 +11,8 @@ On a CPU, on one GPU, on eight GPUs with ZeRO-3 (from the root of the repository
         --config bradley-terry-rm/llama3-8b.yaml --dataset hendrydong/preference_700K \
         --deepspeed bradley-terry-rm/zero3.json
 
-Input: rows of chosen/rejected chats (useful_code/chat_pairs.py). Output: a directory that plain Transformers loads as a
-one-label sequence classifier, with run.json, report.html and refused_rows.jsonl beside it.
-To adapt, edit first: `per_pair_loss`, then `load_pairs`.
+Input: rows of chosen/rejected chats (useful_code/chat_pairs.py). Output: a one-label sequence classifier that plain
+Transformers loads, with run.json, report.html and refused_rows.jsonl. Edit first: `per_pair_loss`, then `load_pairs`.
 
 Shapes: B pairs on this device, S = 2B sequences, T tokens of the packed row.
 """
@@ -32,19 +31,20 @@ from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
 
 from useful_code.chat_pairs import check_pair, is_tie, preferred_first
-from useful_code.processes import check_parallelism, finish
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, render_within
-from useful_code.reward_model import load_template, load_trainable
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
-from useful_code.token_batches import token_budget_loader
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
+from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
+from useful_code.training.parallelism import check_parallelism, finish
 from useful_code.training.record import write_training_record
-from useful_code.training.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.training.save_load import WholeCheckpoints, save_and_check
 from useful_code.training.score_before import ScoreBefore
 from useful_code.training.step_means import StepMeans
+from useful_code.training.token_loader import token_budget_loader
+from useful_code.training.trainable import load_template, load_trainable_reward_model
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -261,7 +261,7 @@ def main() -> None:
     if arguments.tie_share is None:
         arguments.tie_share = (sum(pair["tie"] for pair in data.train) + 1) / (len(data.train) + 2)  # never 0 or 1
 
-    model = load_trainable(
+    model = load_trainable_reward_model(
         model_arguments, train_arguments.seed, arguments.train_last_layers, arguments.trust_remote_code
     )
     model.config.pad_token_id = pad_token_id

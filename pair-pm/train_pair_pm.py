@@ -33,21 +33,21 @@ from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_o
 from useful_code.metrics import pair_accuracy
 from useful_code.pair_probability import judge_both_orders
 from useful_code.pair_prompt import LABELS, Verdicts, ids_to_verdict, is_shown_first, read_verdicts
-from useful_code.processes import check_parallelism, finish
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.render import Template
-from useful_code.reward_model import load_template
 from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
-from useful_code.token_batches import token_budget_loader
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
+from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
 from useful_code.training.pair_record import write_pair_record
-from useful_code.training.save_load import WholeCheckpoints, choose_checkpoint, save_and_check
+from useful_code.training.parallelism import check_parallelism, finish
+from useful_code.training.save_load import WholeCheckpoints, save_and_check
 from useful_code.training.score_before import ScoreBefore
 from useful_code.training.step_means import StepMeans
+from useful_code.training.token_loader import token_budget_loader
+from useful_code.training.trainable import load_template, load_trainable_judge
 from useful_code.user_errors import UserError, exit_cleanly
-from useful_code.verdict_model import load_trainable_judge
 
 
 @dataclass

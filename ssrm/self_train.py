@@ -39,7 +39,7 @@ from useful_code.chat_pairs import check_pair, is_held_out, prompt_key, prompt_o
 from useful_code.converting.inputs import describe_inputs, input_files, sha256_of
 from useful_code.converting.work import only_run
 from useful_code.read_rows import load_checked, report_counts
-from useful_code.training.save_load import is_whole, list_checkpoints
+from useful_code.training.checkpoints import is_whole, list_checkpoints
 from useful_code.user_errors import UserError, exit_cleanly
 
 HERE = Path(__file__).parent

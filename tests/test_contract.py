@@ -34,6 +34,7 @@ TORCH_FREE = (
     "pair_prompt",
     "pair_probability",
     "response_rows",
+    "training.checkpoints",
 )
 
 

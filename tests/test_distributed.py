@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from useful_code.tiny import save_tiny_model
-from useful_code.training.save_load import MANIFEST
+from useful_code.training.checkpoints import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "bradley-terry-rm" / "train_bradley_terry.py")

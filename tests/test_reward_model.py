@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import ModelConfig
 
-from useful_code.processes import check_parallelism, check_world_size
-from useful_code.reward_model import in_float32, load_reward_model, load_tokenizer, load_trainable, prepare_reward_model
+from useful_code.processes import check_world_size
+from useful_code.reward_model import in_float32, load_reward_model, load_tokenizer, prepare_reward_model
 from useful_code.shared_prefix import pack, pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
+from useful_code.training.parallelism import check_parallelism
+from useful_code.training.trainable import load_trainable_reward_model
 from useful_code.user_errors import UserError
 
 PAD = 3  # an id that stands inside the texts too
@@ -145,7 +147,9 @@ def test_a_chat_template_of_a_file_replaces_that_of_the_model(folder, tmp_path):
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_only_the_last_layers_the_norm_and_the_head_are_trained(folder, layers):
-    model = load_trainable(ModelConfig(model_name_or_path=str(folder / "model")), 0, train_last_layers=layers)
+    model = load_trainable_reward_model(
+        ModelConfig(model_name_or_path=str(folder / "model")), 0, train_last_layers=layers
+    )
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     wanted = ("score.", "model.norm.", *(f"model.layers.{i}." for i in range(2 - layers, 2)))
     assert trained == {name for name, _ in model.named_parameters() if name.startswith(wanted)}
@@ -154,14 +158,14 @@ def test_only_the_last_layers_the_norm_and_the_head_are_trained(folder, layers):
 @pytest.mark.parametrize("layers", [-1, 3])
 def test_more_layers_than_there_are_is_an_error(folder, layers):
     with pytest.raises(UserError, match="the model has 2 layers"):
-        load_trainable(ModelConfig(model_name_or_path=str(folder / "model")), 0, train_last_layers=layers)
+        load_trainable_reward_model(ModelConfig(model_name_or_path=str(folder / "model")), 0, train_last_layers=layers)
 
 
 def test_weights_to_train_are_float32_and_a_model_must_be_named(folder):
-    model = load_trainable(ModelConfig(model_name_or_path=str(folder / "model")), 0)
+    model = load_trainable_reward_model(ModelConfig(model_name_or_path=str(folder / "model")), 0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     with pytest.raises(UserError, match="--model_name_or_path"):
-        load_trainable(ModelConfig(), 0)
+        load_trainable_reward_model(ModelConfig(), 0)
 
 
 # --- processes ---

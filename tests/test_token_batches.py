@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from useful_code.token_batches import TokenBudgetSampler, token_budget_loader
+from useful_code.token_batches import TokenBudgetSampler
+from useful_code.training.token_loader import token_budget_loader
 from useful_code.user_errors import UserError
 
 lengths = st.lists(st.one_of(st.integers(1, 12), st.integers(6, 7), st.just(12)), min_size=1, max_size=40)

@@ -9,7 +9,6 @@ import logging
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,8 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
-from trl import ModelConfig
 
 from useful_code.prefix_attention import hidden_at_ends, share_prefix_where_possible
-from useful_code.render import Template, ensure_pad_token, read_template
-from useful_code.trainable import load_to_train, model_path
 from useful_code.user_errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
@@ -51,15 +47,6 @@ def load_tokenizer(path: str, chat_template_path: str | None = None, trust_remot
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--chat_template_path {chat_template_path}: {first_line(error)}") from error
     return tokenizer
-
-
-def load_template(
-    model_arguments: ModelConfig, chat_template_path: str | None = None, trust_remote_code: bool = False
-) -> tuple[Template, int]:
-    """The chat template of the model that TRL's `ModelConfig` names, and the id to pad with (see `render.py`)."""
-    path, revision = model_path(model_arguments), model_arguments.model_revision
-    template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code, revision=revision))
-    return template, ensure_pad_token(template)
 
 
 def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0, **kwargs):
@@ -93,15 +80,6 @@ def load_reward_model(path: str, trust_remote_code: bool = False, seed: int = 0,
     model.missing_head = any(not name.startswith(body) for name in loading["missing_keys"])
     prepare_reward_model(model, may_share_prefix=not kwargs.get("attn_implementation"))
     return model
-
-
-def load_trainable(
-    model_arguments: ModelConfig, seed: int, train_last_layers: int | None = None, trust_remote_code=False
-):
-    """The scalar reward model that TRL's `ModelConfig` describes, ready to train (see `trainable.py`)."""
-    load = partial(load_reward_model, trust_remote_code=trust_remote_code, seed=seed)
-    # PEFT trains and saves the head of a SEQ_CLS model beside the adapter.
-    return load_to_train(model_arguments, load, lambda model: model.score, "SEQ_CLS", train_last_layers)
 
 
 def prepare_reward_model(model: Any, may_share_prefix: bool = True) -> None:

@@ -9,7 +9,6 @@ Shapes: S sequences, K labels, V vocabulary, D hidden size.
 import types
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +16,10 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
-from trl import ModelConfig
 
 from useful_code.pair_prompt import LABELS
 from useful_code.prefix_attention import hidden_at_ends, share_prefix_where_possible
 from useful_code.reward_model import why_not_loaded
-from useful_code.trainable import load_to_train
 from useful_code.user_errors import UserError
 
 # Attributes with which some architectures change their logits in a way that `_verdict_logits` does not.
@@ -58,22 +55,6 @@ def load_causal_model(path: str, trust_remote_code: bool = False, **kwargs):
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(f"{path!r} is no causal language model: it has no {missing} (a scalar reward model?)")
     return model
-
-
-def load_trainable_judge(
-    model_arguments: ModelConfig, train_last_layers: int | None = None, trust_remote_code: bool = False
-):
-    """The pairwise model that TRL's `ModelConfig` describes, ready to train (see `trainable.py`).
-
-    A head that is also the embedding of the words (tied weights) stays frozen under `train_last_layers`.
-    """
-    load = partial(load_verdict_model, trust_remote_code=trust_remote_code)
-    return load_to_train(model_arguments, load, _untied_head, "CAUSAL_LM", train_last_layers)
-
-
-def _untied_head(model: Any) -> torch.nn.Module | None:
-    head = model.get_output_embeddings()
-    return None if head.weight is model.get_input_embeddings().weight else head
 
 
 def labels_of(model: Any) -> tuple[str, ...]:

@@ -1,13 +1,51 @@
 """The model that TRL's `ModelConfig` describes, ready to train: quantized, with LoRA, or only its last layers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from useful_code.render import Template, ensure_pad_token, read_template
+from useful_code.reward_model import load_reward_model, load_tokenizer
 from useful_code.user_errors import UserError, first_line
+from useful_code.verdict_model import load_verdict_model
+
+
+def load_template(
+    model_arguments: ModelConfig, chat_template_path: str | None = None, trust_remote_code: bool = False
+) -> tuple[Template, int]:
+    """The chat template of the model that TRL's `ModelConfig` names, and the id to pad with (see `render.py`)."""
+    path, revision = model_path(model_arguments), model_arguments.model_revision
+    template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code, revision=revision))
+    return template, ensure_pad_token(template)
+
+
+def load_trainable_reward_model(
+    model_arguments: ModelConfig, seed: int, train_last_layers: int | None = None, trust_remote_code=False
+):
+    """The scalar reward model that TRL's `ModelConfig` describes, ready to train."""
+    load = partial(load_reward_model, trust_remote_code=trust_remote_code, seed=seed)
+    # PEFT trains and saves the head of a SEQ_CLS model beside the adapter.
+    return load_to_train(model_arguments, load, lambda model: model.score, "SEQ_CLS", train_last_layers)
+
+
+def load_trainable_judge(
+    model_arguments: ModelConfig, train_last_layers: int | None = None, trust_remote_code: bool = False
+):
+    """The pairwise model that TRL's `ModelConfig` describes, ready to train.
+
+    A head that is also the embedding of the words (tied weights) stays frozen under `train_last_layers`.
+    """
+    load = partial(load_verdict_model, trust_remote_code=trust_remote_code)
+    return load_to_train(model_arguments, load, _untied_head, "CAUSAL_LM", train_last_layers)
+
+
+def _untied_head(model: Any) -> torch.nn.Module | None:
+    head = model.get_output_embeddings()
+    return None if head.weight is model.get_input_embeddings().weight else head
 
 
 def load_to_train(
