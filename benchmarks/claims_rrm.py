@@ -24,7 +24,7 @@ WORLD = World(families=FAMILIES, marker_on_chosen=0.1)
 FLIPPED = World(families=FAMILIES, marker_on_rejected=1.0)
 NUM_TRAIN, NUM_HELD_OUT = 8_000, 3_000
 AUGMENTED_SHARE, LEAST_GAP = 0.5, 0.2  # of the paper
-EPOCHS = 3  # of either model over its rows, as in the paper, so that the robust one makes more steps
+EPOCHS, ORIGINALS_PER_STEP = 3, 8
 CLAIMS = [
     Claim("plain model, marker flipped: accuracy below chance", "plain_flipped", "<=", 0.5),
     Claim("RRM, marker flipped: share kept of its accuracy with the marker as trained", "rrm_kept", ">=", 0.9),
@@ -59,8 +59,13 @@ def measure(seed: int) -> Numbers:
 
 
 def trained(rows: list[dict], seed: int):
-    """The scalar variant (METHODS 4.3): comparisons with a winner as they are, ties with a label of one half."""
-    return train_tiny_reward_model(rows, seed, {"num_train_epochs": EPOCHS}, ties="soft")
+    """The scalar variant (METHODS 4.3): comparisons with a winner as they are, ties with a label of one half.
+
+    Either model makes the same number of steps, and meets about `ORIGINALS_PER_STEP` originals in each.
+    """
+    batch_size = round(ORIGINALS_PER_STEP * len(rows) / NUM_TRAIN)
+    training = {"num_train_epochs": EPOCHS, "per_device_train_batch_size": batch_size}
+    return train_tiny_reward_model(rows, seed, training, ties="soft")
 
 
 def augmented(pairs: list[dict], seed: int) -> list[dict]:

@@ -148,7 +148,7 @@ SMALL_WORLDS = {
         "PRESENTATIONS": 40,
         "THRESHOLD": 0.5,
     },
-    "claims_rrm": {"NUM_TRAIN": 12, "NUM_HELD_OUT": 30, "PRESENTATIONS": 60},
+    "claims_rrm": {"NUM_TRAIN": 12, "NUM_HELD_OUT": 30, "EPOCHS": 1},
 }
 
 
