@@ -22,9 +22,9 @@ from useful_code.read_rows import load_checked
 FAMILIES = ("facts", "format", "safety")
 WORLD = World(families=FAMILIES, marker_on_chosen=0.1)
 FLIPPED = World(families=FAMILIES, marker_on_rejected=1.0)
-NUM_TRAIN, NUM_HELD_OUT = 8_000, 3_000
+NUM_TRAIN, NUM_HELD_OUT = 16_000, 3_000
 AUGMENTED_SHARE, LEAST_GAP = 0.5, 0.2  # of the paper
-EPOCHS, ORIGINALS_PER_STEP = 3, 8
+EPOCHS, ORIGINALS_PER_STEP = 1.5, 8  # half the pairs, seen twice as often, learn the marker more than the rest
 CLAIMS = [
     Claim("plain model, marker flipped: accuracy below chance", "plain_flipped", "<=", 0.5),
     Claim("RRM, marker flipped: share kept of its accuracy with the marker as trained", "rrm_kept", ">=", 0.9),
