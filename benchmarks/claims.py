@@ -111,7 +111,7 @@ def main() -> None:
     if len(arguments.seeds) != len(set(arguments.seeds)):
         raise UserError("--seeds has a seed twice; an interval over copies means nothing")
     measure, claims = METHODS[arguments.method]
-    started_at = time.time()
+    started_at, commit = time.time(), git_commit()
     per_seed = measure_seeds(measure, arguments.seeds, max(1, arguments.num_proc))
     rows = {name: [numbers[name] for numbers in per_seed] for name in per_seed[0]}
 
@@ -130,7 +130,7 @@ def main() -> None:
         "numbers": rows,
         "verdicts": verdicts,
         "minutes": (time.time() - started_at) / 60,
-        "commit": git_commit(),
+        "commit": commit,
         "hardware": hardware(),
     }
     (output_dir / f"{arguments.method}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
