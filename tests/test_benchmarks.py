@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
 from useful_code.tiny import save_tiny_judge, save_tiny_model
+from useful_code.user_errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -84,9 +85,10 @@ def test_both_orders_find_the_log_odds_of_plain_transformers(tmp_path):
         (["--num_pairs", "1"], "--num_pairs must fill at least one batch"),
     ],
 )
-def test_scoring_refuses_what_would_measure_nothing(flags, message):
-    finished = run("scoring.py", *flags)
-    assert finished.returncode == 2 and message in finished.stderr and "Traceback" not in finished.stderr
+def test_scoring_refuses_what_would_measure_nothing(benchmark_module, monkeypatch, flags, message):
+    monkeypatch.setattr(sys, "argv", ["scoring.py", *flags])
+    with pytest.raises(UserError, match=message):
+        benchmark_module("scoring").main()
 
 
 def test_training_step_compares_the_same_pairs(tiny, tmp_path):
@@ -241,8 +243,14 @@ def test_hard_comparisons_of_rm_bench_have_the_richer_style_on_the_wrong_side(be
     assert answers == [("c0", "r1"), ("c0", "r2"), ("c1", "r2")]
 
 
-@pytest.mark.parametrize("script", ["real_data.py", "real_pairwise.py", "real_ssrm.py", "real_rrm.py"])
-def test_benchmarks_of_real_data_say_what_data_they_need(script, monkeypatch):
+@pytest.mark.parametrize("name", ["real_data", "real_pairwise", "real_ssrm", "real_rrm"])
+def test_benchmarks_of_real_data_say_what_data_they_need(benchmark_module, monkeypatch, tmp_path, name):
+    module = benchmark_module(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     monkeypatch.delenv("RM_DATA_DIR", raising=False)
-    finished = run(script)
-    assert finished.returncode == 2 and finished.stderr.startswith("error: set RM_DATA_DIR to a folder that holds ")
+    with pytest.raises(UserError, match="set RM_DATA_DIR to a folder that holds "):
+        module.main()
+    (tmp_path / "rmb").mkdir()
+    monkeypatch.setenv("RM_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="rewardbench_like$"):
+        module.main()
