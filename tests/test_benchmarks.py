@@ -64,12 +64,12 @@ def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_pa
     )
 
 
-def test_both_orders_find_the_log_odds_of_plain_transformers(tmp_path):
+def test_both_orders_find_the_log_odds_of_plain_transformers(benchmark_module, monkeypatch, tmp_path):
     """The context is computed once for both orders; the two baselines compute it twice, one of them with padding."""
     save_tiny_judge(tmp_path / "judge", "llama", "llama3")
     flags = ("--model", str(tmp_path / "judge"), "--num_pairs", "4", "--batch_size", "2", "--profile", "400+50")
-    finished = run("both_orders.py", *flags, "--output", str(tmp_path / "out.json"))
-    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setattr(sys, "argv", ["both_orders.py", *flags, "--output", str(tmp_path / "out.json")])
+    benchmark_module("both_orders").main()
     (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
     assert result["pairs"] == 4 and result["max_difference_of_scores"] < 1e-4
     tokens = result["tokens"]
@@ -91,13 +91,11 @@ def test_scoring_refuses_what_would_measure_nothing(benchmark_module, monkeypatc
         benchmark_module("scoring").main()
 
 
-def test_training_step_compares_the_same_pairs(tiny, tmp_path):
+def test_training_step_compares_the_same_pairs(benchmark_module, monkeypatch, tiny, tmp_path):
     output = tmp_path / "out.json"
-    finished = run(
-        *("train_step.py", "--model", str(tiny), "--profile", "200+100", "--turns", "3", "--steps", "2"),
-        *("--no_memory", "--output", str(output)),
-    )
-    assert finished.returncode == 0, finished.stderr
+    flags = ("--model", str(tiny), "--profile", "200+100", "--turns", "3", "--steps", "2", "--no_memory")
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *flags, "--output", str(output)])
+    benchmark_module("train_step").main()
     (result,) = json.loads(output.read_text())["results"]
     assert result["timed_steps"] == 6, "three turns of two steps"
     assert result["share_of_bound"] == pytest.approx(result["ratio"] / result["bound"])
