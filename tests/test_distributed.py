@@ -101,7 +101,7 @@ def test_two_by_four_equals_eight_by_one(world, single):
     assert accumulated == pytest.approx(single, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["DDP", "ZeRO-3", "FSDP2"])
+@pytest.mark.parametrize("kind", ["DDP", "ZeRO-3", pytest.param("FSDP2", marks=pytest.mark.slow)])
 def test_two_processes_equal_one_and_resume(world, single, kind):
     """The same losses within 1e-5; the saved directory gives its own rewards; from the middle it goes on the same.
 
@@ -120,6 +120,7 @@ def test_two_processes_equal_one_and_resume(world, single, kind):
     assert run(world, kind, resumed, "--resume_from_checkpoint", "true") == pytest.approx(single, rel=1e-5)
 
 
+@pytest.mark.slow  # four processes; the order itself is tested in tests/test_token_batches.py
 def test_token_batches_go_on_in_the_middle_of_a_later_epoch(world):
     """Two steps an epoch: step 3 is the middle of the second, whose order is not that of the first."""
     budget = ("--max_tokens_per_batch", "1100")
