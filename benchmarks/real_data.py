@@ -9,7 +9,6 @@ layers are chosen with `--tune`, which holds out a part of the training prompts 
 Nothing of the data leaves `runs/` and `pairs/`, which git ignores.
 """
 
-import argparse
 import json
 import random
 import time
@@ -17,7 +16,8 @@ import time
 import numpy as np
 from load_recipe import ROOT
 from machine import write_record
-from real_rows import data_dir_of, load_pairs, run, sample_by_prompt, write_pairs
+from real_judged import paired_lead, print_leads
+from real_rows import REWARDBENCH_LIKE, data_dir_of, run, sample_sources, sampling_parser, write_pairs
 from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -25,17 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from useful_code import metrics
 from useful_code.chat_pairs import prompt_key, prompt_of, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
-from useful_code.render import read_template
-from useful_code.reward_model import load_tokenizer
 from useful_code.run_info import git_commit
 from useful_code.training.record import response_lengths
 from useful_code.user_errors import exit_cleanly
 
 INPUTS = {
-    "hh_rlhf": "hh_rlhf_harmless/harmless_base_test.jsonl.gz",
-    "rmb": "rmb/pairwise.jsonl.gz",
+    "hh_rlhf": ["hh_rlhf_harmless/harmless_base_test.jsonl.gz"],
+    "rmb": ["rmb/pairwise.jsonl.gz"],
 }
-EVALUATION = "rewardbench_like/rewardbench_like.jsonl.gz"
 
 
 def bag_of_words_margins(train: list[dict], held_out: list[dict]) -> np.ndarray:
@@ -76,7 +73,7 @@ def outcome_table(sides: dict[str, np.ndarray], rows: list[dict]) -> dict[str, d
 def lead_over_words(sides: dict[str, np.ndarray], rows: list[dict]) -> tuple[float, float, float]:
     """Accuracy of the reward model less that of the bag of words, with its 95 % interval (prompts resampled)."""
     model, words = (metrics.pair_outcomes(sides[name]) for name in ("reward model", "bag of words"))
-    return metrics.paired_difference_interval(model, words, groups=[prompt_key(prompt_of(row)) for row in rows])
+    return paired_lead(model, words, rows)
 
 
 def print_table(table: dict[str, dict[str, dict]]) -> None:
@@ -96,12 +93,7 @@ def scored_margins(model: str, rows_file: str, output: str) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
-    parser.add_argument("--max_tokens", type=int, default=600_000, help="Tokens of all pairs, both sides in full.")
-    parser.add_argument("--max_length", type=int, default=1024, help="Tokens; longer pairs are left out.")
-    parser.add_argument("--held_out_share", type=float, default=0.2, help="Share of the prompts that are held out.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the sample, the split and the training.")
+    parser = sampling_parser(__doc__, max_tokens=600_000, max_length=1024)
     parser.add_argument(
         "--tune", action="store_true", help="Hold out training prompts in place of the reported ones; do not evaluate."
     )
@@ -109,21 +101,13 @@ def main() -> None:
     parser.add_argument(
         "--output_dir", default=None, help="Of the model. Default: runs/real-<seed>, or runs/real-tune."
     )
-    parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
     data_dir = data_dir_of("hh_rlhf_harmless", "rmb", "rewardbench_like")
     output = arguments.output_dir or f"runs/real-{'tune' if arguments.tune else arguments.seed}"
     started_at, commit = time.time(), git_commit()
 
-    template = read_template(load_tokenizer(str(ROOT / arguments.model)))
-    evaluation = EvaluationPrompts(read_evaluation_prompts(str(data_dir / EVALUATION)))
-    rng = random.Random(arguments.seed)
-    sampled = []
-    for source, name in INPUTS.items():
-        rows = load_pairs(source, [data_dir / name], template, evaluation, arguments.max_length)
-        part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
-        print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
-        sampled += part
+    evaluation = EvaluationPrompts(read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE)))
+    sampled = sample_sources(INPUTS, data_dir, evaluation, arguments, random.Random(arguments.seed))
     train, held_out = split_by_prompt(sampled, arguments.held_out_share, arguments.seed)
     if arguments.tune:
         train, held_out = split_by_prompt(train, arguments.held_out_share, arguments.seed + 1)
@@ -150,13 +134,13 @@ def main() -> None:
     table = outcome_table(sides, held_out)
     print_table(table)
     lead = lead_over_words(sides, held_out)
-    print("reward model less bag of words: {:+.3f} ({:+.3f} to {:+.3f})".format(*lead))
+    print_leads({"reward model less bag of words": lead})
     if arguments.tune:
         return
     record = f"{output}/rewardbench_like"
     run(
         *("useful_code/eval_reward_bench_bt.py", "--reward_name_or_path", output),
-        *("--record_dir", f"{record}.txt", "--data_set_name", str(data_dir / EVALUATION)),
+        *("--record_dir", f"{record}.txt", "--data_set_name", str(data_dir / REWARDBENCH_LIKE)),
     )
     if arguments.output:
         evaluation = json.loads((ROOT / f"{record}.json").read_text(encoding="utf-8"))

@@ -48,9 +48,20 @@ def longer_wins(rows: list[dict]) -> np.ndarray:
     return 0.5 + 0.5 * np.sign(lengths[:, 0] - lengths[:, 1])
 
 
+def paired_lead(first: np.ndarray, second: np.ndarray, rows: list[dict]) -> tuple[float, float, float]:
+    """Mean of the outcomes (N,) of one side less those of another, with its 95 % interval (prompts resampled)."""
+    return metrics.paired_difference_interval(first, second, groups=[prompt_key(prompt_of(row)) for row in rows])
+
+
+def print_leads(leads: dict[str, tuple[float, float, float]]) -> None:
+    for name, lead in leads.items():
+        print("{}: {:+.3f} ({:+.3f} to {:+.3f})".format(name, *lead))
+
+
 def print_table(table: dict[str, dict[str, dict]]) -> None:
     for name, sides in table.items():
-        print(f"\n{name}: {next(iter(sides.values()))['pairs']} pairs, {next(iter(sides.values()))['ties']} ties")
+        some = next(iter(sides.values()))
+        print(f"\n{name}: {some['pairs']} pairs, {some['ties']} ties")
         for side, cell in sides.items():
             ties = "" if cell["ties_told_apart"] is None else f", ties told apart {cell['ties_told_apart']:.3f}"
             print(f"  {side:<20} {cell['accuracy']:.3f} ({cell['interval'][0]:.3f}-{cell['interval'][1]:.3f}){ties}")

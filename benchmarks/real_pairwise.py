@@ -18,13 +18,11 @@ from pathlib import Path
 from load_recipe import ROOT
 from machine import write_record
 from real_judged import longer_wins, numbers_of, print_table, probabilities
-from real_rows import convert, data_dir_of, load_pairs, run, sample_by_prompt, write_pairs
+from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
 
 from useful_code.chat_pairs import check_pair, preferred_first, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked
-from useful_code.render import read_template
-from useful_code.reward_model import load_tokenizer
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
 from useful_code.user_errors import exit_cleanly
@@ -34,7 +32,6 @@ INPUTS = {
     "alpaca_eval": ["alpaca_eval/outputs.jsonl.gz", "alpaca_eval/preferences.jsonl.gz"],
 }
 JUDGED = {"auto_j": ["auto_j/testdata_pairwise.jsonl.gz"], "pandalm": ["pandalm/testset_v1.jsonl.gz"]}
-REWARDBENCH_LIKE = "rewardbench_like/rewardbench_like.jsonl.gz"
 RECIPES = {
     "pairwise": ("pair-pm/train_pair_pm.py", "pair-pm/smollm2-135m.yaml"),
     "Bradley-Terry": ("bradley-terry-rm/train_bradley_terry.py", "bradley-terry-rm/smollm2-135m.yaml"),
@@ -43,7 +40,6 @@ RECIPES = {
 
 def prepare(arguments: argparse.Namespace, data_dir: Path) -> tuple[list[dict], dict[str, list[dict]]]:
     """Rows to train on, and the rows to be judged by name, of which no prompt is trained on."""
-    template = read_template(load_tokenizer(str(ROOT / arguments.model)))
     folders = {
         name: convert(name, [data_dir / file for file in files], "--keep_ties") for name, files in JUDGED.items()
     }
@@ -51,12 +47,7 @@ def prepare(arguments: argparse.Namespace, data_dir: Path) -> tuple[list[dict], 
     prompts += [prompt for folder in folders.values() for prompt in read_evaluation_prompts(str(ROOT / folder))]
     evaluation = EvaluationPrompts(prompts)
     rng = random.Random(arguments.seed)
-    sampled = []
-    for source, files in INPUTS.items():
-        rows = load_pairs(source, [data_dir / file for file in files], template, evaluation, arguments.max_length)
-        part = sample_by_prompt(rows, arguments.max_tokens // len(INPUTS), rng)
-        print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
-        sampled += part
+    sampled = sample_sources(INPUTS, data_dir, evaluation, arguments, rng)
     train, held_out = split_by_prompt(sampled, arguments.held_out_share, arguments.seed)
     if arguments.tune:
         train, held_out = split_by_prompt(train, arguments.held_out_share, arguments.seed + 1)
@@ -69,30 +60,20 @@ def prepare(arguments: argparse.Namespace, data_dir: Path) -> tuple[list[dict], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
-    parser.add_argument("--max_tokens", type=int, default=600_000, help="Tokens of all pairs, both sides in full.")
-    parser.add_argument("--max_length", type=int, default=768, help="Tokens of a side; longer pairs are left out.")
-    parser.add_argument("--held_out_share", type=float, default=0.2, help="Share of the prompts that are held out.")
+    parser = sampling_parser(__doc__, max_tokens=600_000, max_length=768)
     parser.add_argument("--eval_rows", type=int, default=400, help="Of each evaluation set, drawn by the seed.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the sample, the split and the training.")
     parser.add_argument("--tune", action="store_true", help="Hold out training prompts in place of what is reported.")
     parser.add_argument("--only", choices=RECIPES, default=None, help="Train one of the two.")
-    parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
     data_dir = data_dir_of("rmb", "alpaca_eval", "auto_j", "pandalm", "rewardbench_like")
     started_at, commit = time.time(), git_commit()
     train, judged = prepare(arguments, data_dir)
     folder = f"runs/real-pairwise-{'tune' if arguments.tune else arguments.seed}"
-    (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    write_pairs(ROOT / f"{folder}/train.jsonl", train)
-    for name, rows in judged.items():
-        write_pairs(ROOT / f"{folder}/{name.replace(' ', '_')}.jsonl", rows)
+    files = write_sets(folder, {"train": train, **judged})
     bench = f"{folder}/bench.jsonl"
     bench_rows = load_rows(str(data_dir / REWARDBENCH_LIKE))
     bench_rows = random.Random(arguments.seed).sample(bench_rows, min(arguments.eval_rows, len(bench_rows)))
     (ROOT / bench).write_text("".join(json.dumps(row) + "\n" for row in bench_rows), encoding="utf-8")
-    print(f"\n{len(train):,} training pairs; " + ", ".join(f"{len(rows):,} {name}" for name, rows in judged.items()))
 
     table: dict[str, dict[str, dict]] = {name: {} for name in judged}
     scores, minutes = {}, {}
@@ -103,13 +84,13 @@ def main() -> None:
         run(
             *(script, "--config", config, "--model_name_or_path", arguments.model),
             *("--max_length", str(2 * arguments.max_length)),  # no pair that one of the two takes is lost to the other
-            *("--dataset", f"{folder}/train.jsonl", "--eval_dataset", f"{folder}/held_out.jsonl"),
+            *("--dataset", files["train"], "--eval_dataset", files["held out"]),
             *("--output_dir", model, "--seed", str(arguments.seed), *recipe_flags),
         )
         minutes[kind] = json.loads((ROOT / model / "run.json").read_text(encoding="utf-8"))["minutes"]
         for name, rows in judged.items():
-            file = f"{folder}/{name.replace(' ', '_')}.jsonl"
-            table[name][kind] = numbers_of(probabilities(kind, model, file, f"{model}/{name}.scores.jsonl"), rows)
+            scores_file = f"{model}/{name}.scores.jsonl"
+            table[name][kind] = numbers_of(probabilities(kind, model, files[name], scores_file), rows)
         if not arguments.tune:
             script = f"useful_code/eval_reward_bench_{'pm' if kind == 'pairwise' else 'bt'}.py"
             run(script, "--reward_name_or_path", model, "--record_dir", f"{model}/bench.txt", "--data_set_name", bench)

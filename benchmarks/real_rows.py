@@ -3,6 +3,7 @@
 Nothing that is made from them is committed beyond scores.
 """
 
+import argparse
 import json
 import os
 import random
@@ -17,8 +18,26 @@ from load_recipe import ROOT
 from useful_code.chat_pairs import check_pair, prompt_key, prompt_of
 from useful_code.converting.contamination import EvaluationPrompts
 from useful_code.read_rows import load_checked
-from useful_code.render import Template, render
+from useful_code.render import Template, read_template, render
+from useful_code.reward_model import load_tokenizer
 from useful_code.user_errors import UserError
+
+REWARDBENCH_LIKE = "rewardbench_like/rewardbench_like.jsonl.gz"
+
+
+def sampling_parser(
+    description: str | None, max_tokens: int, max_length: int, held_out_share: float = 0.2
+) -> argparse.ArgumentParser:
+    """The options of every benchmark of real pairs, with its own defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
+    add("--max_tokens", type=int, default=max_tokens, help="Tokens of all pairs, both sides in full.")
+    add("--max_length", type=int, default=max_length, help="Tokens of a side; longer pairs are left out.")
+    add("--held_out_share", type=float, default=held_out_share, help="Share of the prompts that are held out.")
+    add("--seed", type=int, default=0, help="Of everything that is drawn: sample, splits, training.")
+    add("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
+    return parser
 
 
 def data_dir_of(*sets: str) -> Path:
@@ -52,6 +71,25 @@ def sample_by_prompt(rows: list[dict], budget: int, rng: random.Random) -> list[
     return chosen
 
 
+def sample_sources(
+    inputs: dict[str, list[str]],
+    data_dir: Path,
+    evaluation: EvaluationPrompts,
+    arguments: argparse.Namespace,
+    rng: random.Random,
+) -> list[dict]:
+    """Pairs of every source (its files below `data_dir`), each with an equal part of `arguments.max_tokens`."""
+    template = read_template(load_tokenizer(str(ROOT / arguments.model)))
+    sampled = []
+    for source, names in inputs.items():
+        files = [data_dir / name for name in names]
+        rows = load_pairs(source, files, template, evaluation, arguments.max_length)
+        part = sample_by_prompt(rows, arguments.max_tokens // len(inputs), rng)
+        print(f"  {len(part):,} sampled, {sum(row['tokens'] for row in part):,} tokens")
+        sampled += part
+    return sampled
+
+
 def convert(source: str, files: Sequence[Path], *flags: str) -> str:
     """The folder of the converted pairs, below the root."""
     pairs = f"pairs/real/{source}"
@@ -77,6 +115,16 @@ def load_pairs(
     print(f"{source}: {len(rows):,} pairs, {len(rows) - len(fresh):,} dropped (prompt in the evaluation table),")
     print(f"  {len(fresh) - len(fitting):,} over {max_length} tokens")
     return fitting
+
+
+def write_sets(folder: str, sets: dict[str, list[dict]]) -> dict[str, str]:
+    """Write every set of pairs to a file of its name in `folder`, below the root; the names of the files."""
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    files = {name: f"{folder}/{name.replace(' ', '_')}.jsonl" for name in sets}
+    for name, rows in sets.items():
+        write_pairs(ROOT / files[name], rows)
+    print(f"\n{', '.join(f'{len(rows):,} pairs {name}' for name, rows in sets.items())}")
+    return files
 
 
 def write_pairs(path: Path, rows: list[dict]) -> None:

@@ -10,7 +10,6 @@ the hard comparisons of RM-Bench (a right answer in a plainer style than the wro
 get the same number of optimizer steps. Nothing of the data leaves `runs/` and `pairs/`.
 """
 
-import argparse
 import json
 import random
 import time
@@ -18,21 +17,18 @@ from pathlib import Path
 
 from load_recipe import ROOT
 from machine import write_record
-from real_judged import longer_wins, numbers_of, print_table, probabilities
-from real_rows import convert, data_dir_of, load_pairs, run, sample_by_prompt, write_pairs
+from real_judged import longer_wins, numbers_of, paired_lead, print_leads, print_table, probabilities
+from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
 
 from useful_code import metrics
-from useful_code.chat_pairs import check_pair, prompt_key, prompt_of, split_by_prompt
+from useful_code.chat_pairs import check_pair, prompt_of, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked, read_rows
-from useful_code.render import read_template
-from useful_code.reward_model import load_tokenizer
 from useful_code.run_info import git_commit
 from useful_code.user_errors import exit_cleanly
 
-ALPACA_EVAL = ["alpaca_eval/outputs.jsonl.gz", "alpaca_eval/preferences.jsonl.gz"]
+INPUTS = {"alpaca_eval": ["alpaca_eval/outputs.jsonl.gz", "alpaca_eval/preferences.jsonl.gz"]}
 LLMBAR, RM_BENCH = "llmbar/llmbar.jsonl.gz", "rm_bench/rm_bench.jsonl.gz"
-REWARDBENCH_LIKE = "rewardbench_like/rewardbench_like.jsonl.gz"
 
 
 def hard_of_rm_bench(path: Path, num_rows: int, rng: random.Random) -> list[dict]:
@@ -48,21 +44,14 @@ def hard_of_rm_bench(path: Path, num_rows: int, rng: random.Random) -> list[dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of the model to start from.")
-    parser.add_argument("--max_tokens", type=int, default=200_000, help="Tokens of all pairs, both sides in full.")
-    parser.add_argument("--max_length", type=int, default=512, help="Tokens of a side; longer pairs are left out.")
-    parser.add_argument("--held_out_share", type=float, default=0.2, help="Share of the prompts that are held out.")
+    parser = sampling_parser(__doc__, max_tokens=200_000, max_length=512)
     parser.add_argument("--max_steps", type=int, default=100, help="Optimizer steps of either training, 8 pairs each.")
     parser.add_argument("--rm_bench_rows", type=int, default=60, help="Rows of RM-Bench, drawn by the seed.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the sample, the split, the augmenting, the training.")
-    parser.add_argument("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
     arguments, recipe_flags = parser.parse_known_args()
     data_dir = data_dir_of("alpaca_eval", "llmbar", "rm_bench", "rewardbench_like")
     started_at, commit = time.time(), git_commit()
     rng = random.Random(arguments.seed)
 
-    template = read_template(load_tokenizer(str(ROOT / arguments.model)))
     llmbar = load_checked(ROOT / convert("llmbar", [data_dir / LLMBAR]), check_pair)[0]
     judged = {
         "LLMBar adversarial": [row for row in llmbar if "Adversarial" in row["subset"]],
@@ -70,46 +59,40 @@ def main() -> None:
     }
     prompts = read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE))
     prompts += [prompt_of(row) for rows in judged.values() for row in rows]
-    files = [data_dir / file for file in ALPACA_EVAL]
-    rows = load_pairs("alpaca_eval", files, template, EvaluationPrompts(prompts), arguments.max_length)
-    sample = sample_by_prompt(rows, arguments.max_tokens, rng)
+    sample = sample_sources(INPUTS, data_dir, EvaluationPrompts(prompts), arguments, rng)
     train, judged["held out"] = split_by_prompt(sample, arguments.held_out_share, arguments.seed)
     folder = f"runs/real-rrm-{arguments.seed}"
-    (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    files_of = {name: f"{folder}/{name.replace(' ', '_')}.jsonl" for name in ("train", *judged)}
-    for name, rows in {"train": train, **judged}.items():
-        write_pairs(ROOT / files_of[name], rows)
-    print(f"\n{len(train):,} training pairs; " + ", ".join(f"{len(rows):,} {name}" for name, rows in judged.items()))
+    files = write_sets(folder, {"train": train, **judged})
 
     seed = ("--seed", str(arguments.seed))
     training = (
-        *("--model_name_or_path", arguments.model, "--eval_dataset", files_of["held out"]),
+        *("--model_name_or_path", arguments.model, "--eval_dataset", files["held out"]),
         # No pair that one of the two takes is lost to the other: off topic, the two longest may meet.
         *("--max_length", str(3 * arguments.max_length), "--max_steps", str(arguments.max_steps), *seed, *recipe_flags),
     )
     plain, augmented, kept, robust = (f"{folder}/{name}" for name in ("plain", "augmented", "kept", "robust"))
     run(
         *("pair-pm/train_pair_pm.py", "--config", "pair-pm/smollm2-135m.yaml", "--orders", "drawn"),
-        *("--dataset", files_of["train"], "--output_dir", plain, *training),
+        *("--dataset", files["train"], "--output_dir", plain, *training),
     )
-    run("rrm/augment_pairs.py", "--dataset", files_of["train"], "--output", augmented, *seed)
+    run("rrm/augment_pairs.py", "--dataset", files["train"], "--output", augmented, *seed)
     run("rrm/filter_pairs.py", "--reward_name_or_path", plain, "--dataset", augmented, "--output", kept)
     run("rrm/train_rrm.py", "--config", "rrm/smollm2-135m.yaml", "--dataset", kept, "--output_dir", robust, *training)
 
     table, leads = {}, {}
     for name, rows in judged.items():
-        scores = f"{folder}/scores.jsonl"
         sides = {
-            kind: probabilities("pairwise", model, files_of[name], scores)
+            kind: probabilities("pairwise", model, files[name], f"{folder}/scores.jsonl")
             for kind, model in (("plain", plain), ("RRM", robust))
         }
         sides["longer answer wins"] = longer_wins(rows)
         table[name] = {side: numbers_of(probability, rows) for side, probability in sides.items()}
-        outcomes = [metrics.pair_outcomes(sides[side] - 0.5, tie_credit=0.5) for side in ("RRM", "plain")]
-        leads[name] = metrics.paired_difference_interval(*outcomes, groups=[prompt_key(prompt_of(row)) for row in rows])
+        robust_right, plain_right = (
+            metrics.pair_outcomes(sides[side] - 0.5, tie_credit=0.5) for side in ("RRM", "plain")
+        )
+        leads[f"{name}: RRM less plain"] = paired_lead(robust_right, plain_right, rows)
     print_table(table)
-    for name, lead in leads.items():
-        print("{}: RRM less plain {:+.3f} ({:+.3f} to {:+.3f})".format(name, *lead))
+    print_leads(leads)
     if arguments.output:
         card = json.loads((ROOT / kept / "card.json").read_text(encoding="utf-8"))
         results = {

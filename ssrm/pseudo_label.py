@@ -152,9 +152,9 @@ def main() -> None:
             if state.is_main_process and files is None:
                 files = [stack.enter_context(open(f"{output / name}.partial", "w")) for name in WRITTEN]
             both = compared(scorer, numbers)
-            probabilities = tempered(both.probability, arguments.temperature).tolist()
-            orders = zip(both.position_bias.tolist(), both.orders_agree.tolist(), strict=True)
-            for row, p, (bias, agree) in zip(chunk, probabilities, orders, strict=True):
+            probabilities = tempered(both.probability, arguments.temperature)
+            found = (probabilities.tolist(), both.position_bias.tolist(), both.orders_agree.tolist())
+            for row, p, bias, agree in zip(chunk, *found, strict=True):
                 choice = choose(p, arguments.threshold)
                 kept = choice.kept and (agree or not arguments.orders_must_agree)
                 predictions.append((p, bias, kept, agree))

@@ -171,9 +171,9 @@ def pair(prompt: str, chosen: str = "yes", rejected: str = "no", tokens: int = 1
 
 
 def test_real_data_samples_whole_prompts_within_the_budget(benchmark_module):
-    real_data = benchmark_module("real_data")
+    real_rows = benchmark_module("real_rows")
     rows = [pair(f"prompt {i // 3}", tokens=10) for i in range(30)]
-    sample = real_data.sample_by_prompt(rows, 95, random.Random(0))
+    sample = real_rows.sample_by_prompt(rows, 95, random.Random(0))
     prompts = [row["chosen"][0]["content"] for row in sample]
     assert len(sample) == 9 and all(prompts.count(prompt) == 3 for prompt in prompts)
 

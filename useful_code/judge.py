@@ -41,16 +41,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_outputs(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """`check_output` of every file that is written; none may be another one, or the cache."""
-    output = check_output(arguments.output, arguments.input)
+    files = {"--output": arguments.output, "--to_pairs": arguments.to_pairs}
+    outputs = {flag: check_output(file, arguments.input, flag) for flag, file in files.items() if file is not None}
     taken = {Path(arguments.cache).resolve(): "--cache"}
-    for flag, file in (("--output", arguments.output), ("--to_pairs", arguments.to_pairs)):
-        if file is None:
-            continue
-        path = check_output(file, arguments.input, flag)[0].resolve()
-        if path in taken:
-            raise UserError(f"{flag} {file} would overwrite {taken[path]}; give another file")
-        taken[path] = flag
-    return output
+    for flag, (path, _) in outputs.items():
+        if path.resolve() in taken:
+            raise UserError(f"{flag} {path} would overwrite {taken[path.resolve()]}; give another file")
+        taken[path.resolve()] = flag
+    return outputs["--output"]
 
 
 def training_rows(
