@@ -1,6 +1,7 @@
-"""Settings for every test: no hub, no deadline per hypothesis example (the machine may be busy), few threads."""
+"""Settings for every test: no hub, no deadline (the machine may be busy), few threads, Ctrl-C."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -9,3 +10,4 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores: more threads would wait for each other
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell tells what it runs in the background to ignore it

@@ -183,18 +183,13 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(tmp_path, source):
     kill_at_moments(tmp_path, source, lambda moments: range(len(moments)))
 
 
-def hear_ctrl_c():
-    """In the new process: where the tests themselves run in the background, they were told not to listen."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Running:
     """The real command, in a group of processes of its own, as a terminal starts it."""
 
     def __init__(self, raw, output, *flags):
         command = [*COMMAND, "--source", "hh_rlhf", "--input", str(raw), "--output", str(output), *flags]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, start_new_session=True, preexec_fn=hear_ctrl_c, **pipes)
+        self.process = subprocess.Popen(command, start_new_session=True, **pipes)
         self.work = output / ".unfinished"
 
     def wait_for(self, seen):

@@ -175,7 +175,6 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, how):
             stderr=errors,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background
         )
     watchdog = threading.Timer(40, os.killpg, (process.pid, signal.SIGKILL))
     watchdog.start()
