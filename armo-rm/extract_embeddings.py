@@ -1,4 +1,4 @@
-"""Embeddings of rated answers or of pairs: the frozen decoder runs once, everything later takes seconds.
+r"""Embeddings of rated answers or of pairs: the frozen decoder runs once, everything later takes seconds.
 
     python armo-rm/extract_embeddings.py --model_name_or_path models/smollm2-135m \
         --input ratings/helpsteer2 --output embeddings/helpsteer2

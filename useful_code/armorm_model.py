@@ -64,6 +64,7 @@ class ArmoRMForSequenceClassification(PreTrainedModel):
     """A decoder with K linear heads, and the gate that weighs them."""
 
     base_model_prefix = "model"
+    _keep_in_fp32_modules_strict = ("regression_layer", "gating", "reward_transform_matrix")
 
     def __init__(self, config):
         for flag in ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend"):
