@@ -111,6 +111,7 @@ def coefficient_picture(names: Sequence[str], groups: Sequence[str], means: np.n
     axes.set_yticks(range(len(groups)), groups, fontsize=8)
     figure.colorbar(image, ax=axes)
     finish(axes, "Mean coefficient", "", "")
+    axes.grid(visible=False)
     return figure
 
 

@@ -27,6 +27,15 @@ def to_rating(unit: float, scale: tuple[float, float], rule: str) -> float:
     return unit * width + scale[0] - offset
 
 
+def width_of(scale: tuple[float, float], rule: str) -> float:
+    """Units of the scale that are 1 in [0, 1]: turns a difference of predictions into one of ratings.
+
+    >>> width_of((0, 4), "bin_centre")
+    5
+    """
+    return _line(scale, rule)[1]
+
+
 def _line(scale: tuple[float, float], rule: str) -> tuple[float, float]:
     lowest, highest = scale
     return (0.5, highest - lowest + 1) if rule == "bin_centre" else (0.0, highest - lowest)

@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from debias import GRID, THRESHOLD, Penalty, penalties, transform_matrix
 from embedding_files import read_cards, read_parts
 from gating_report import write_gating_report
-from safetensors.torch import load_file, save
+from pairs_rated import check_same_decoder, load_objectives, load_pairs
+from safetensors.torch import save
 from torch import nn
 from tqdm import trange
 
@@ -38,7 +39,7 @@ from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import is_held_out
 from useful_code.reward_model import best_device
 from useful_code.run_info import write_run_info
-from useful_code.user_errors import UserError, exit_cleanly, first_line
+from useful_code.user_errors import UserError, exit_cleanly
 
 TEMPERATURE = 10.0
 
@@ -86,6 +87,7 @@ def train_gate(
     label: torch.Tensor,  # (N,)
     transform: torch.Tensor,  # (K, K)
     arguments: argparse.Namespace,
+    progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train in place on batches drawn with replacement; the loss of every 50th step or so."""
     trained = [parameter for parameter in gate.parameters() if parameter.requires_grad]
@@ -93,7 +95,7 @@ def train_gate(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.max_steps)
     generator = torch.Generator().manual_seed(arguments.seed)
     log = []
-    steps = trange(arguments.max_steps, desc="gate")
+    steps = trange(arguments.max_steps, desc="gate", disable=not progress)
     for step in steps:
         rows = torch.randint(len(prompts), (arguments.batch_size,), generator=generator)
         output = gate(prompts[rows].to(arguments.device), dropout=arguments.dropout)  # (B, K)
@@ -111,29 +113,6 @@ def train_gate(
 
 
 # --- data ---
-
-
-def load_objectives(directory: str) -> tuple[dict[str, Any], torch.Tensor]:
-    """The record of fit_objectives.py and its weights (K, D). Raises UserError where there are none."""
-    try:
-        record = json.loads((Path(directory) / "objectives.json").read_text(encoding="utf-8"))
-        return record, load_file(Path(directory) / "objectives.safetensors")["regression_layer.weight"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{directory} holds no objectives ({first_line(error)}); run armo-rm/fit_objectives.py"
-        ) from error
-
-
-def load_pairs(directories: list[str], weights: torch.Tensor) -> tuple[list[dict], torch.Tensor, torch.Tensor]:
-    """Rows, prompt embeddings (N, D) and ratings of both answers (N, 2, K). The answers' embeddings are not kept."""
-    rows, prompts, rewards = [], [], []
-    for directory in directories:
-        for part in read_parts(directory):
-            if part.rows:
-                rows += part.rows
-                prompts.append(part.tensors["prompt"])
-                rewards.append(part.tensors["response"] @ weights.T)
-    return rows, torch.cat(prompts), torch.cat(rewards)
 
 
 def reference_answers(directories: list[str], weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -208,12 +187,7 @@ def main() -> None:
     arguments.device = best_device()
     record, weights = load_objectives(arguments.objectives)
     names = [one["name"] for one in record["objectives"]]
-    cards = read_cards(arguments.embeddings, "pairs")
-    if cards[0]["model"]["fingerprint"] != record["model"]["fingerprint"]:
-        raise UserError(
-            f"the objectives were fitted on embeddings of {record['model']['path']}, and {arguments.embeddings[0]} was "
-            f"made with {cards[0]['model']['path']}: both need one decoder"
-        )
+    check_same_decoder(record, read_cards(arguments.embeddings, "pairs"))
     rows, prompts, rewards = load_pairs(arguments.embeddings, weights)
     label = torch.tensor([row.get("label", 1.0) for row in rows])
     held_out = torch.tensor([is_held_out(row["prompt"], arguments.held_out_share, arguments.seed) for row in rows])
