@@ -89,7 +89,8 @@ def train_gate(
     arguments: argparse.Namespace,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train in place on batches drawn with replacement; the loss of every 50th step or so."""
+    """Train in place on batches drawn with replacement, everything from the seed; the loss of every 50th step or so."""
+    torch.manual_seed(arguments.seed)  # of the dropout
     trained = [parameter for parameter in gate.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=arguments.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.max_steps)
