@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import claims_armo
 import claims_bradley_terry
 import claims_pair_pm
 import claims_rrm
@@ -35,6 +36,7 @@ from useful_code.user_errors import UserError, exit_cleanly
 
 REPORTED_SEEDS = [0, 1, 2, 3, 4]
 METHODS: dict[str, tuple[Callable[[int], Numbers], list[Claim]]] = {
+    "armo": (claims_armo.measure, claims_armo.CLAIMS),
     "bradley-terry": (claims_bradley_terry.measure, claims_bradley_terry.CLAIMS),
     "pair-pm": (claims_pair_pm.measure, claims_pair_pm.CLAIMS),
     "rrm": (claims_rrm.measure, claims_rrm.CLAIMS),

@@ -17,9 +17,9 @@ import numpy as np
 
 from useful_code.atomic_write import write_atomically
 from useful_code.metrics import wilson_interval
-from useful_code.report import Picture, Table, write_report
+from useful_code.report import Picture, Table, table_text, write_report
 from useful_code.report_figures import BLUE, GREY, VERMILION, finish, new_figure
-from useful_code.training.record import as_text, with_interval
+from useful_code.training.record import with_interval
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -155,7 +155,7 @@ def main() -> None:
         notes=["The held-out pairs are labelled pairs; no round trained on a prompt of theirs."],
         commands=f"python ssrm/report_rounds.py --output_dir {output} --audit <file of id and winner>",
     )
-    print(f"\n{as_text(table)}\n\nreport: {output / 'report.html'}")
+    print(f"\n{table_text(table)}\n\nreport: {output / 'report.html'}")
 
 
 if __name__ == "__main__":

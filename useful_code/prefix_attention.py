@@ -83,7 +83,7 @@ def packed_kwargs(layout: Layout, device: torch.device) -> dict:
     return {"layout": layout, "attention_mask": torch.empty(1, 1, 1, 1, device=device), "use_cache": False}
 
 
-def hidden_at_ends(
+def last_hidden_states(
     base_model: torch.nn.Module,
     input_ids: torch.Tensor,  # (1, T) packed, (S, L) padded
     attention_mask: torch.Tensor | None = None,  # (S, L) padded
@@ -91,26 +91,37 @@ def hidden_at_ends(
     layout: Layout | None = None,
     **kwargs,
 ) -> torch.Tensor:
-    """Last hidden states (S, D) at the last token of every sequence of a batch that `pack` or `pad` made.
+    """Last hidden states (1, T, D) or (S, L, D) of a batch that `pack` or `pad` made.
 
-    In a padded batch the mask says where a sequence ends, and positions are the same on whichever side padding stands.
+    In a padded batch the mask says which tokens count, and positions are the same on whichever side padding stands.
     """
     kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT passes every default
     kwargs.pop("return_dict", None)
     if layout is not None:
         kwargs = kwargs | packed_kwargs(layout, input_ids.device)
-        hidden = base_model(input_ids, position_ids=position_ids, **kwargs).last_hidden_state[0]  # (T, D)
-        return hidden[torch.tensor(layout.end_indices(), device=hidden.device)]
+        return base_model(input_ids, position_ids=position_ids, **kwargs).last_hidden_state
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     if position_ids is None:
         position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     kwargs["use_cache"] = False
-    hidden = base_model(
-        input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-    ).last_hidden_state  # (S, L, D)
+    return base_model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs).last_hidden_state
+
+
+def hidden_at_ends(
+    base_model: torch.nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    layout: Layout | None = None,
+    **kwargs,
+) -> torch.Tensor:
+    """Last hidden states (S, D) at the last token of every sequence of a batch, see `last_hidden_states`."""
+    hidden = last_hidden_states(base_model, input_ids, attention_mask, position_ids, layout, **kwargs)
+    if layout is not None:
+        return hidden[0, torch.tensor(layout.end_indices(), device=hidden.device)]
     columns = torch.arange(input_ids.shape[1], device=hidden.device)
-    ends = (attention_mask * columns).argmax(-1)  # (S,)
+    ends = (attention_mask * columns).argmax(-1) if attention_mask is not None else columns[-1:].expand(len(hidden))
     return hidden[torch.arange(len(ends), device=ends.device), ends]
 
 

@@ -158,3 +158,16 @@ def table_html(table: Table) -> str:
         f'<div class="scroll"><table><caption>{escape(table.caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def table_text(table: Table) -> str:
+    """A table for a terminal."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(str(row[column])) for row in lines) for column in range(len(table.header))]
+    return "\n".join(
+        "  ".join(
+            str(cell).ljust(width) if column == 0 else str(cell).rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in lines
+    )

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoConfig
 
+from useful_code.armorm import check_gating_tokens, is_armorm, load_armorm
 from useful_code.model_files import model_fingerprint
 from useful_code.pair_prompt import LABELS, Verdicts, read_verdicts
 from useful_code.prefix_attention import positions_depend_on_batch
@@ -82,7 +83,12 @@ def load_reward_scorer(arguments: argparse.Namespace, state: PartialState) -> Sc
     """The scalar reward model of `add_model_arguments`. Raises UserError where it has no reward head."""
     name = arguments.reward_name_or_path
     template = _template(arguments)
-    model = load_reward_model(name, arguments.trust_remote_code, dtype=weights_type(arguments.dtype, state.device))
+    dtype = weights_type(arguments.dtype, state.device)
+    if is_armorm(_config(arguments)):
+        model: Any = load_armorm(name, dtype=dtype)
+        check_gating_tokens(model, template)
+    else:
+        model = load_reward_model(name, arguments.trust_remote_code, dtype=dtype)
     if model.missing_head:
         raise UserError(f"{name!r} has no reward head (a causal language model?); train one first")
     return _ready(model, template, arguments, state)
@@ -103,13 +109,17 @@ def load_pair_scorer(arguments: argparse.Namespace, state: PartialState) -> Scor
 
 def load_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
     """Either kind, as the architecture in the model's config says."""
+    config = _config(arguments)
+    is_scalar = is_armorm(config) or any("SequenceClassification" in name for name in config.architectures or ())
+    return (load_reward_scorer if is_scalar else load_pair_scorer)(arguments, state)
+
+
+def _config(arguments: argparse.Namespace) -> Any:
     name = arguments.reward_name_or_path
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+        return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"no model can be loaded from {name!r}: {why_not_loaded(name, error)}") from error
-    is_scalar = any("SequenceClassification" in architecture for architecture in config.architectures or ())
-    return (load_reward_scorer if is_scalar else load_pair_scorer)(arguments, state)
 
 
 def _template(arguments: argparse.Namespace, may_open_turn: bool = False) -> Template:
@@ -183,24 +193,31 @@ def forward_passes(groups: Sequence[Group], max_tokens: int, shares_prefix: bool
     return [[(0, chosen)] for chosen in passes]
 
 
-@torch.inference_mode()
-def score_batch(scorer: Scorer, groups: Sequence[Group]) -> list[Numbers]:
-    """The numbers of one batch, (S, K) per group. Equal sequences of a group are computed once and get equal ones."""
-    model = scorer.model
+def model_inputs(
+    model: Any, pad_token_id: int, groups: Sequence[Group], max_tokens: int
+) -> Iterator[tuple[dict, list[tuple[int, list]]]]:
+    """The forward passes of one batch: inputs on the model's device, and the (index of the group, sequences) that the
+    rows of the output stand for. Equal sequences of a group come once, as tuples."""
     device = next(model.parameters()).device
     distinct = [list(dict.fromkeys(map(tuple, group))) for group in groups]
-    numbers_of: list[dict[tuple, list[float]]] = [{} for _ in groups]
     if not model.shares_prefix and positions_depend_on_batch(model):  # on its longest text: every sequence runs alone
         passes = [[(index, [sequence])] for index, group in enumerate(distinct) for sequence in group]
     else:
-        passes = forward_passes(distinct, scorer.max_tokens_per_batch, model.shares_prefix)
+        passes = forward_passes(distinct, max_tokens, model.shares_prefix)
     for chosen in passes:
         sequences = [group for _, group in chosen]
-        batch = pack(sequences, default_kernel()) if model.shares_prefix else pad(sequences, scorer.pad_token_id)
-        batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+        batch = pack(sequences, default_kernel()) if model.shares_prefix else pad(sequences, pad_token_id)
+        yield {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}, chosen
+
+
+@torch.inference_mode()
+def score_batch(scorer: Scorer, groups: Sequence[Group]) -> list[Numbers]:
+    """The numbers of one batch, (S, K) per group. Equal sequences of a group are computed once and get equal ones."""
+    numbers_of: list[dict[tuple, list[float]]] = [{} for _ in groups]
+    for batch, chosen in model_inputs(scorer.model, scorer.pad_token_id, groups, scorer.max_tokens_per_batch):
         rows = iter(scorer.numbers(batch).tolist())
-        for index, group in chosen:
-            numbers_of[index].update((sequence, next(rows)) for sequence in group)
+        for index, sequences in chosen:
+            numbers_of[index].update((sequence, next(rows)) for sequence in sequences)
     return [[known[tuple(sequence)] for sequence in group] for group, known in zip(groups, numbers_of, strict=True)]
 
 

@@ -63,6 +63,18 @@ class Layout:
                 ends.append(start - 1)
         return ends
 
+    def sequence_indices(self) -> list[list[int]]:
+        """Indices in the row of the tokens of every sequence, the shared prefix first: S lists."""
+        sequences = []
+        start = 0
+        for group in self.groups:
+            prefix = list(range(start, start + group.prefix))
+            start += group.prefix
+            for length in group.suffixes:
+                sequences.append([*prefix, *range(start, start + length)])
+                start += length
+        return sequences
+
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     """Length of the longest common prefix, at least one token short of the shortest sequence.

@@ -28,8 +28,8 @@ def main() -> None:
     model = model.float().eval()  # the saved weights, without further rounding
     numbers = []
     for ids in json.load(sys.stdin):
-        logits = model(input_ids=torch.tensor([ids])).logits[0]  # (1,) a reward, or (T, V) of the words
-        numbers += (logits[-1] if arguments.token_ids else logits)[columns].float().tolist()
+        logits = model(input_ids=torch.tensor([ids])).logits[0]  # () or (1,) a reward, or (T, V) of the words
+        numbers += (logits[-1] if arguments.token_ids else logits.reshape(-1))[columns].float().tolist()
     json.dump(numbers, sys.stdout)
 
 

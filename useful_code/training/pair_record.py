@@ -12,10 +12,10 @@ from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.pair_probability import BothOrders, judge_both_orders, log_odds
 from useful_code.read_rows import report_counts
-from useful_code.report import Picture, Table, write_report
+from useful_code.report import Picture, Table, table_text, write_report
 from useful_code.run_info import git_commit, write_run_info
 from useful_code.training.data import TrainingData
-from useful_code.training.record import as_text, data_counts, response_lengths, with_interval
+from useful_code.training.record import data_counts, response_lengths, with_interval
 
 CURVES = {
     "loss": ("Loss", "nats per verdict", np.log(2)),
@@ -81,7 +81,7 @@ def write_pair_record(
         commands=usage(output_dir),
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, arguments, data, after))
-    tables = "\n\n".join(as_text(each) for each in (table, *more_tables))
+    tables = "\n\n".join(table_text(each) for each in (table, *more_tables))
     print(f"\n{tables}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
 
 

@@ -12,7 +12,7 @@ from useful_code import metrics, report_figures
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.read_rows import report_counts
-from useful_code.report import Picture, Table, write_report
+from useful_code.report import Picture, Table, table_text, write_report
 from useful_code.run_info import git_commit, write_run_info
 from useful_code.training.data import TrainingData
 
@@ -65,7 +65,7 @@ def write_training_record(
         commands=usage(output_dir),
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, method, arguments, data, after))
-    print(f"\n{as_text(_table(before, after))}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
+    print(f"\n{table_text(_table(before, after))}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
 
 
 def data_counts(data: TrainingData, num_decided: int) -> dict[str, Any]:
@@ -118,19 +118,6 @@ def usage(output_dir: str) -> str:
         f"python useful_code/eval_reward_bench_bt.py --reward_name_or_path {output_dir}"
         " --record_dir bench_mark_eval.txt\n"
         f'AutoModelForSequenceClassification.from_pretrained("{output_dir}")  # plain Transformers: logits are rewards'
-    )
-
-
-def as_text(table: Table) -> str:
-    """A table for a terminal."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(str(row[column])) for row in lines) for column in range(len(table.header))]
-    return "\n".join(
-        "  ".join(
-            str(cell).ljust(width) if column == 0 else str(cell).rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in lines
     )
 
 

@@ -110,10 +110,7 @@ def check_saved_rewards(
     answer = [""]
     if trainer.is_world_process_zero():
         try:
-            command = [str(directory), *(["--trust_remote_code"] if trust_remote_code else [])]
-            command += ["--token_ids", *map(str, token_ids)] if token_ids else []
-            text = _run_alone(check_saved.__file__, command, json.dumps([list(ids) for ids in sequences]))
-            reloaded = json.loads(text.splitlines()[-1])
+            reloaded = reloaded_numbers(directory, sequences, trust_remote_code, token_ids)
             differences = [abs(a - b) for a, b in zip(rewards, reloaded, strict=True)]
             answer = [str(np.max(differences))]  # the built-in max passes over a NaN
         except RuntimeError as error:
@@ -130,6 +127,17 @@ def check_saved_rewards(
             f"(allowed: {tolerance:.0e}); do not use it"
         )
     return difference
+
+
+def reloaded_numbers(
+    directory: Path, sequences: Sequence[Sequence[int]], trust_remote_code: bool = False, token_ids: Sequence[int] = ()
+) -> list[float]:
+    """What `check_saved.py` finds in a process of its own: a reward per sequence, or the logits of `token_ids` behind
+    each. Raises RuntimeError when the directory cannot be loaded there."""
+    command = [str(directory), *(["--trust_remote_code"] if trust_remote_code else [])]
+    command += ["--token_ids", *map(str, token_ids)] if token_ids else []
+    text = _run_alone(check_saved.__file__, command, json.dumps([list(ids) for ids in sequences]))
+    return json.loads(text.splitlines()[-1])
 
 
 def _predicts_in_float32(trainer: Trainer) -> bool:

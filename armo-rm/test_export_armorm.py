@@ -1,0 +1,151 @@
+"""From rows to one directory and why it scores as it does: the README's commands on a tiny decoder (METHODS 5.9)."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from embedding_files import read_card, read_parts
+from safetensors.torch import load_file
+
+from conftest import finished, run_script
+from useful_code.armorm import load_armorm
+from useful_code.render import read_template, render
+from useful_code.reward_model import load_tokenizer
+
+ALONE = """
+import json, sys, torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+assert "useful_code" not in sys.modules
+directory, side = sys.argv[1:]
+model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(directory)
+tokenizer.padding_side = side
+chats = json.load(sys.stdin)
+inputs = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
+with torch.no_grad():
+    output = model(**inputs)
+assert torch.equal(output.score, output.logits)
+print(json.dumps({name: output[name].tolist() for name in ("score", "rewards", "gating_output")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def chats(chain):
+    pairs = [json.loads(line) for line in chain.pairs.read_text(encoding="utf-8").splitlines()[:4]]
+    return [pair[side] for pair in pairs for side in ("chosen", "rejected")]
+
+
+@pytest.fixture(scope="module")
+def ours(chain, chats):
+    model = load_armorm(str(chain.model)).eval()
+    template = read_template(load_tokenizer(str(chain.model)))
+    with torch.inference_mode():
+        return [model(torch.tensor([render(template, chat)])) for chat in chats]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_directory_works_in_a_process_without_this_repository(chain, chats, ours, side, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ALONE, str(chain.model), side],
+        input=json.dumps(chats), capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["score"] == pytest.approx([output.score.item() for output in ours], abs=1e-6)
+    for name in ("rewards", "gating_output"):
+        assert np.array(found[name]) == pytest.approx(np.concatenate([output[name] for output in ours]), abs=1e-6)
+
+
+def test_every_step_left_what_the_next_and_a_person_need(chain):
+    for folder, names in (
+        (chain.objectives, ("objectives.safetensors", "objectives.json", "report.html", "run.json")),
+        (chain.gate, ("armorm.safetensors", "armorm.json", "report.html", "coefficients.png", "run.json")),
+        (chain.model, ("model.safetensors", "config.json", "modeling_armorm.py", "README.md", "chat_template.jinja")),
+    ):
+        assert {name for name in names if not (folder / name).is_file()} == set()
+    assert not [path for path in chain.folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
+    assert "correctness" in chain.said["objectives"] and "penalty" in chain.said["gate"]
+    assert "scores differ by" in chain.said["model"]
+
+
+def test_the_saved_numbers_are_those_of_the_stages(chain):
+    """The file has W, T, the gate; the config names and scales: nothing of it has to be found again."""
+    model, gate = load_file(chain.model / "model.safetensors"), load_file(chain.gate / "armorm.safetensors")
+    assert set(gate) < set(model)
+    assert all(torch.equal(model[name], tensor) for name, tensor in gate.items())
+    weights = load_file(chain.objectives / "objectives.safetensors")["regression_layer.weight"]
+    assert torch.equal(gate["regression_layer.weight"], weights)
+    config, record = (
+        json.loads(path.read_text()) for path in (chain.model / "config.json", chain.gate / "armorm.json")
+    )
+    assert config["objectives"] == [one["name"] for one in record["objectives"]]
+    assert config["objective_scales"] == [one["scale"] for one in record["objectives"]]
+    verbosity = config["objectives"].index("verbosity")
+    transform = gate["reward_transform_matrix"]
+    sizes = torch.tensor([penalty["size"] for penalty in record["penalties"]])
+    expected = torch.eye(len(sizes))
+    expected[verbosity] -= sizes
+    assert torch.equal(transform, expected)
+
+
+def test_the_exported_rewards_are_those_that_stage_1_predicted(chain, ours):
+    part = next(iter(read_parts(chain.of_pairs)))
+    weights = load_file(chain.gate / "armorm.safetensors")["regression_layer.weight"]
+    rewards = (part.tensors["response"] @ weights.T)[:4].flatten(0, 1)
+    assert torch.cat([output.rewards for output in ours]) == pytest.approx(rewards, abs=1e-5)
+
+
+def test_scoring_commands_take_the_directory_without_its_code(chain, ours, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(chain.model, model)
+    (model / "modeling_armorm.py").write_text("raise RuntimeError('code of the model ran')\n")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(chain.pairs.read_text().splitlines(keepends=True)[:4]))
+    flags = ("--reward_name_or_path", model, "--input", rows, "--output", tmp_path / "scores.jsonl")
+    finished("../useful_code/score.py", *flags)
+    scores = [json.loads(line)["scores"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert np.array(scores).flatten() == pytest.approx([output.score.item() for output in ours], abs=1e-5)
+
+
+def test_a_decision_is_explained_by_numbers_that_add_up(chain, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(chain.pairs.read_text().splitlines(keepends=True)[:2]))
+    flags = ("--reward_name_or_path", chain.model, "--input", rows, "--output", tmp_path / "why", "--pictures", 1)
+    said = finished("explain.py", *flags)
+    assert "row 1: Answer" in said and (tmp_path / "why" / "row-1.png").is_file()
+    assert not (tmp_path / "why" / "row-2.png").exists()
+    for line in (tmp_path / "why" / "explained.jsonl").read_text().splitlines():
+        found = json.loads(line)
+        assert np.array(found["rewards"]) @ found["coefficients"] == pytest.approx(found["scores"], abs=1e-5)
+        best = int(np.argmax(found["scores"]))
+        assert found["why"].startswith(f"Answer {best + 1} is above answer {2 - best} for its ")
+    plain = run_script("explain.py", *flags[:1], chain.decoder, *flags[2:])
+    assert plain.returncode == 2
+
+
+def test_the_tree_is_printed_and_saved_as_rules(chain):
+    description = json.loads((chain.tree / "tree.json").read_text())
+    assert "if " in chain.said["tree"] and "better with" in chain.said["tree"]
+    assert description["held_out"]["pairs"] > 0 and "rating" in description["tree"]
+
+
+def test_what_does_not_fit_is_refused_in_one_line(chain, tmp_path):
+    taken = run_script("export_armorm.py", "--gate", chain.gate, "--output", chain.model)
+    assert taken.returncode == 2 and "is not empty" in taken.stderr
+    nothing = run_script("export_armorm.py", "--gate", tmp_path, "--output", tmp_path / "model")
+    assert nothing.returncode == 2 and "holds no gate" in nothing.stderr
+
+
+def test_a_gate_for_embeddings_of_another_decoder_is_refused(chain, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(chain.of_pairs, other)
+    card = read_card(other)
+    card["model"]["fingerprint"] = "another"
+    (other / "embeddings.json").write_text(json.dumps(card))
+    flags = ("--objectives", chain.objectives, "--embeddings", other, "--output", tmp_path / "gate")
+    done = run_script("train_gating.py", *flags)
+    assert done.returncode == 2 and "both need one decoder" in done.stderr.splitlines()[-1]

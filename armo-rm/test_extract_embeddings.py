@@ -1,0 +1,161 @@
+"""Embeddings: equal to those of one text alone, one per row or a listed refusal, resumed, shared among processes."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
+from transformers import AutoModel
+
+from conftest import FOLDER, finished, run_script, write_rows
+from useful_code.armorm import gating_tokens
+from useful_code.armorm_model import find_last
+from useful_code.render import read_template, render
+from useful_code.reward_model import load_tokenizer
+from useful_code.user_errors import UserError
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def all_of(folder, name):
+    return torch.cat([part.tensors[name] for part in read_parts(folder)])
+
+
+@pytest.fixture(scope="module")
+def plain(chain):
+    """Hidden states (T, D) of a chat by plain Transformers, alone and without padding; its ids; the closing tokens."""
+    model = AutoModel.from_pretrained(chain.decoder, dtype=torch.float32).eval()
+    template = read_template(load_tokenizer(str(chain.decoder)))
+
+    @torch.inference_mode()
+    def hidden(messages):
+        ids = render(template, messages)
+        return model(torch.tensor([ids])).last_hidden_state[0], ids
+
+    return hidden, gating_tokens(template)
+
+
+def test_there_is_one_embedding_per_row_or_a_listed_refusal(chain):
+    for rows, folder, kind in ((chain.rated, chain.of_rated, "rated"), (chain.pairs, chain.of_pairs, "pairs")):
+        card, kept = read_card(folder), list(read_rows_alone(folder))
+        refused = rows_of(folder / "refused_rows.jsonl")
+        assert card["kind"] == kind and card["rows"] == len(kept) == len(all_of(folder, "response"))
+        assert card["rows_read"] == len(rows_of(rows)) == len(kept) + len(refused)
+        lines = {int(row["place"].rsplit(":", 1)[1]) for row in kept} | {record["line"] for record in refused}
+        assert lines == set(range(1, card["rows_read"] + 1))
+    assert (
+        read_card(chain.of_pairs)["refused"] == {"wrong_type": 1}
+        or sum(read_card(chain.of_pairs)["refused"].values()) == 1
+    )
+
+
+def test_embeddings_of_pairs_are_those_of_plain_transformers(chain, plain):
+    hidden_of, tokens = plain
+    responses, prompts = all_of(chain.of_pairs, "response"), all_of(chain.of_pairs, "prompt")
+    pairs = rows_of(chain.pairs)[:-1]
+    assert responses.shape == (len(pairs), 2, 32) and prompts.shape == (len(pairs), 32)
+    for pair, answers, prompt in zip(pairs[:12], responses, prompts, strict=False):
+        for side, answer in zip(("chosen", "rejected"), answers, strict=True):
+            hidden, ids = hidden_of(pair[side])
+            assert answer == pytest.approx(hidden[-1], abs=1e-5)
+            assert prompt == pytest.approx(hidden[find_last(ids, tokens)], abs=1e-5)
+
+
+def test_embeddings_of_rated_rows_stand_beside_their_ratings(chain, plain):
+    hidden_of, _ = plain
+    source = rows_of(chain.rated)
+    responses = all_of(chain.of_rated, "response")
+    for row, response in list(zip(read_rows_alone(chain.of_rated), responses, strict=True))[:12]:
+        raw = source[int(row["place"].rsplit(":", 1)[1]) - 1]
+        assert row["ratings"] == {name: value for name, value in raw["ratings"].items() if value is not None}
+        assert response == pytest.approx(hidden_of(raw["messages"])[0][-1], abs=1e-5)
+        answer = raw["messages"][-1]["content"]
+        assert row["num_tokens"] == [len(answer.encode()) + 2]  # bytes, the end of the turn, a newline
+
+
+def test_parts_that_are_there_are_not_computed_again(chain, tmp_path):
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    (tmp_path / "out" / "embeddings.json").unlink()
+    number_of_parts = 2
+    part_path(tmp_path / "out", 1, number_of_parts).unlink()  # as if it had been interrupted there
+    before = part_path(tmp_path / "out", 0, number_of_parts).stat().st_mtime_ns
+    flags = ("--model_name_or_path", chain.decoder, "--input", chain.pairs, "--rows_per_part", 64)
+    said = finished("extract_embeddings.py", *flags, "--output", tmp_path / "out")
+    assert "80 pairs in 2 parts, 16 of them computed now" in said
+    assert part_path(tmp_path / "out", 0, number_of_parts).stat().st_mtime_ns == before
+    assert torch.equal(all_of(tmp_path / "out", "response"), all_of(chain.of_pairs, "response"))
+
+
+def test_changed_rows_are_computed_again(chain, tmp_path):
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    pairs = rows_of(chain.pairs)
+    pairs[70]["chosen"][-1]["content"] += " Indeed."
+    changed = write_rows(tmp_path / "pairs.jsonl", pairs)
+    flags = ("--model_name_or_path", chain.decoder, "--input", changed, "--rows_per_part", 64)
+    finished("extract_embeddings.py", *flags, "--output", tmp_path / "out")
+    different = (all_of(tmp_path / "out", "response") != all_of(chain.of_pairs, "response")).any(-1).any(-1)
+    assert 70 in different.nonzero().flatten().tolist()
+
+
+@pytest.mark.slow  # two processes that each load torch
+def test_two_processes_write_what_one_writes(chain, tmp_path):
+    flags = ["--model_name_or_path", str(chain.decoder), "--input", str(chain.pairs), "--rows_per_part", "16"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished("extract_embeddings.py", *flags, "--output", one)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    script = [str(FOLDER / "extract_embeddings.py"), *flags, "--output", str(two)]
+    done = subprocess.run([*launch, *script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert torch.equal(all_of(one, "response"), all_of(two, "response"))
+    assert list(read_rows_alone(one)) == list(read_rows_alone(two))
+    assert (one / "refused_rows.jsonl").read_bytes() == (two / "refused_rows.jsonl").read_bytes()
+    assert read_card(one) | {"minutes": 0} == read_card(two) | {"minutes": 0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--rows_per_part", 0), "must be at least 1"),
+        (("--rows_per_part", 7), "made with another --rows_per_part or from other rows"),
+        (("--max_length", 3), "none of 81 rows can be used"),
+        (("--model_name_or_path", "nowhere"), "no such directory"),
+    ],
+)
+def test_bad_input_is_one_line(chain, tmp_path, flags, message):
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    defaults = {"--model_name_or_path": chain.decoder, "--rows_per_part": 64} | {flags[0]: flags[1]}
+    words = [word for pair in defaults.items() for word in pair]
+    done = run_script("extract_embeddings.py", *words, "--input", chain.pairs, "--output", tmp_path / "out")
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_finished_or_broken_says_so(chain, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_card(tmp_path / "nothing")
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    path = part_path(tmp_path / "out", 0, 2)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_parts(tmp_path / "out"))
+    path.with_suffix(".jsonl").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_part_rows(path)
+    (tmp_path / "out" / "embeddings.json").unlink()
+    with pytest.raises(UserError, match="was not finished"):
+        list(read_parts(tmp_path / "out"))
+
+
+def test_embeddings_of_two_decoders_do_not_go_together(chain, tmp_path):
+    with pytest.raises(UserError, match="rated rows are needed"):
+        read_cards([chain.of_pairs], "rated")
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    card = read_card(tmp_path / "out")
+    card["model"]["fingerprint"] = "another"
+    (tmp_path / "out" / "embeddings.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="embeddings of two models"):
+        read_cards([chain.of_pairs, tmp_path / "out"], "pairs")

@@ -1,0 +1,129 @@
+"""ArmoRM: the gate finds what matters in which kind of prompt, and the ratings do not follow verbosity.
+
+Answers are rated by three sources, each with some of five objectives on its own scale; raters like long answers. A tiny
+Bradley-Terry model of pairs of the same world is frozen, and everything else is fitted on its embeddings. The truth: in
+every family one attribute counts four times any other, and verbosity counts nothing. Held-out pairs are judged by the
+true utility.
+"""
+
+import argparse
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from claim import Claim, Numbers
+from load_recipe import load_recipe
+from tiny_training import train_tiny_reward_model
+
+from useful_code import metrics
+from useful_code.armorm import gating_tokens
+from useful_code.chat_pairs import is_held_out, prompt_key
+from useful_code.known_truth.rated import OBJECTIVES, SCALES, make_rated
+from useful_code.known_truth.world import WEIGHTS, World, make_pairs, true_margin
+from useful_code.rated_rows import check_rated
+from useful_code.render import render
+from useful_code.scoring import Scorer
+
+FAMILIES = ("facts", "format", "safety")
+WORLD = World(families=FAMILIES)
+NUM_BACKBONE, NUM_RATED, NUM_TRAIN, NUM_HELD_OUT, NUM_FRESH = 24_000, 12_000, 12_000, 3_000, 20_000
+GATE = {"learning_rate": 1e-3, "max_steps": 2000, "batch_size": 1024, "dropout": 0.2, "device": "cpu"}
+HIDDEN_DIM, NUM_HIDDEN = 64, 3
+VERBOSITY = OBJECTIVES.index("verbosity")
+CLAIMS = [
+    Claim("families in which the gate weighs the objective most that counts most", "families_right", ">=", 1.0),
+    Claim("debiased ratings: largest Spearman with verbosity on fresh rows, over what is allowed", "excess", "<=", 0.0),
+    Claim("accuracy: the gate less equal weights", "lead_over_uniform", ">=", 0.0),
+    Claim("accuracy: the gate less the same without debiasing", "lead_over_no_debias", ">=", 0.0),
+]
+
+extract, fit, gating, ridge, debias = (
+    load_recipe(f"armo-rm/{name}.py")
+    for name in ("extract_embeddings", "fit_objectives", "train_gating", "ridge", "debias")
+)
+
+
+def measure(seed: int) -> Numbers:
+    backbone = train_tiny_reward_model(make_pairs(WORLD, NUM_BACKBONE, seed=seed, part="train"), seed)
+    weights = fit_ratings(backbone, make_rated(WORLD, NUM_RATED, seed=seed, part="train"))  # (K, D)
+    pairs = make_pairs(WORLD, NUM_TRAIN, seed=seed + 1000, part="train")
+    held_out = [row for row in make_pairs(WORLD, NUM_HELD_OUT, seed=seed, part="held_out") if true_margin(row)]
+    answers, prompts = embed_pairs(backbone, pairs)
+    held_out_answers, held_out_prompts = embed_pairs(backbone, held_out)
+    rewards, held_out_rewards = answers @ weights.T, held_out_answers @ weights.T  # (N, 2, K)
+
+    found = debias.penalties(rewards.flatten(0, 1).numpy(), VERBOSITY)
+    transform = torch.from_numpy(debias.transform_matrix([penalty.size for penalty in found], VERBOSITY))
+    turned = np.sign([true_margin(row) for row in held_out])  # -1 where the label is against the truth
+    accuracy, outputs = {}, {}
+    for name, kind, matrix in (
+        ("gate", "prompt", transform),
+        ("uniform", "uniform", transform),
+        ("no_debias", "prompt", torch.eye(len(OBJECTIVES))),
+    ):
+        gate = gating.new_gate(kind, prompts.shape[1], len(OBJECTIVES), HIDDEN_DIM, NUM_HIDDEN, seed)
+        options = argparse.Namespace(**GATE, seed=seed)
+        gating.train_gate(gate, prompts, rewards, torch.ones(len(prompts)), matrix, options, progress=False)
+        with torch.inference_mode():
+            outputs[name] = gate.eval()(held_out_prompts)  # (N, K)
+            scores = gating.gated_scores(outputs[name], held_out_rewards, matrix).numpy()
+        accuracy[name] = metrics.pair_accuracy(turned * (scores[:, 0] - scores[:, 1]))
+
+    fresh = embed_rated(backbone, make_rated(WORLD, NUM_FRESH, seed=seed + 2000, part="held_out")) @ weights.T  # (N, K)
+    allowed = debias.THRESHOLD + 2 / NUM_FRESH**0.5  # and two standard errors
+    followed = [
+        metrics.spearman_correlation((fresh @ transform)[:, k].numpy(), fresh[:, VERBOSITY].numpy())
+        for k in range(len(OBJECTIVES))
+        if k != VERBOSITY
+    ]
+    families = np.array([row["truth"]["family"] for row in held_out])
+    return {
+        **{f"accuracy_{name}": value for name, value in accuracy.items()},
+        "lead_over_uniform": accuracy["gate"] - accuracy["uniform"],
+        "lead_over_no_debias": accuracy["gate"] - accuracy["no_debias"],
+        "largest_spearman": max(followed),
+        "excess": max(followed) - allowed,
+        "families_right": float(np.mean([weighs_right(outputs["gate"][families == name], name) for name in FAMILIES])),
+    }
+
+
+def fit_ratings(backbone: Scorer, rated: Sequence[dict]) -> torch.Tensor:
+    """Weights (K, D) of the five ratings, alpha by held-out prompts, as `fit_objectives.py` chooses it."""
+    rows = [row for row in rated if any(rating is not None for rating in row["ratings"].values())]
+    objectives = fit.Objectives(list(OBJECTIVES), [SCALES[name] for name in OBJECTIVES], list(range(len(OBJECTIVES))))
+    ratings = objectives.ratings([check_rated(row) for row in rows], "bin_centre")  # (N, K)
+    embeddings = embed_rated(backbone, rows).numpy()
+    held_out = np.array([is_held_out(prompt_key(row["messages"][:-1]), 0.2, 42) for row in rows])
+    grams = ridge.GramMatrices(embeddings.shape[1], objectives.classes)
+    grams.add(embeddings[~held_out], ratings[~held_out])
+    weights = grams.weights(fit.ALPHAS)  # (A, K, D)
+    errors = ridge.SquaredErrors(weights)
+    errors.add(embeddings[held_out], ratings[held_out])
+    best = errors.means().argmin(0)  # (K,)
+    return torch.from_numpy(weights[best, np.arange(len(OBJECTIVES))]).float()
+
+
+def weighs_right(gating_output: torch.Tensor, family: str) -> bool:
+    """Whether the largest mean weight of a family's prompts is that of the attribute that counts most in it."""
+    return OBJECTIVES[int(gating_output.mean(0).argmax())] == max(WEIGHTS[family], key=WEIGHTS[family].__getitem__)
+
+
+def embed_pairs(backbone: Scorer, pairs: Sequence[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings (N, 2, D) of the answers and (N, D) of the prompts."""
+    return embed(backbone, [[pair["chosen"], pair["rejected"]] for pair in pairs])
+
+
+def embed_rated(backbone: Scorer, rows: Sequence[dict]) -> torch.Tensor:
+    """Embeddings (N, D) of the answers."""
+    return embed(backbone, [[row["messages"]] for row in rows])[0][:, 0]
+
+
+def embed(backbone: Scorer, chats: Sequence[list]) -> tuple[torch.Tensor, torch.Tensor]:
+    template, decoder = backbone.template, backbone.model.model
+    decoder.shares_prefix = backbone.model.shares_prefix
+    rows = [
+        {"ids": [array("i", render(template, chat)) for chat in answers], "prompt": prompt_key(answers[0][:-1])}
+        for answers in chats
+    ]
+    return extract.embed(decoder, gating_tokens(template), 0, rows, backbone.max_tokens_per_batch)
