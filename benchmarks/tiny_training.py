@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from load_recipe import load_recipe
 from transformers import AutoModelForCausalLM
@@ -22,7 +23,7 @@ from useful_code.pair_probability import BothOrders
 from useful_code.pair_prompt import LABELS, read_verdicts
 from useful_code.pair_scoring import compared, comparison_group
 from useful_code.read_rows import RowCounts
-from useful_code.render import Template, read_template
+from useful_code.render import Template, read_template, render
 from useful_code.reward_model import prepare_reward_model
 from useful_code.scoring import Scorer, score_groups
 from useful_code.tiny import tiny_config, tiny_reward_model, word_tokenizer
@@ -64,6 +65,23 @@ def train_tiny_reward_model(train: Sequence[dict], seed: int, training: dict | N
     return Scorer(model.eval(), template, 0, "", MAX_TOKENS_PER_BATCH)
 
 
+def train_tiny_odin(train: Sequence[dict], seed: int, training: dict | None = None, **method: Any) -> Scorer:
+    """The quality head of an ODIN model of pairs of the world, from the weights that Bradley-Terry starts with."""
+    recipe = load_recipe("odin-rm/train_odin.py")
+    heads, correlations = (load_recipe(f"odin-rm/{name}.py") for name in ("normalised_heads", "batch_correlations"))
+    template = tiny_template()
+    arguments = recipe.Arguments(dataset="-", **method)
+    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
+    model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
+    prepare_reward_model(model)
+    num_nuisances = 1 + len(arguments.further_heads)
+    heads.add_nuisance_heads(model, num_nuisances, seed)
+    trainer_class = partial(recipe.OdinTrainer, moments=correlations.MomentsInCheckpoints(num_nuisances))
+    _train(recipe, trainer_class, model, rows, arguments, seed, training)
+    heads.keep_quality_head(model)
+    return Scorer(model, template, 0, "", MAX_TOKENS_PER_BATCH)
+
+
 def new_tiny_judge(seed: int, labels: Sequence[str] = LABELS) -> Scorer:
     """A pairwise model that has learnt nothing yet."""
     template = tiny_template()
@@ -82,6 +100,15 @@ def train_tiny_judge(scorer: Scorer, train: Sequence[dict], seed: int, training:
     rows = _loaded(train, lambda path: recipe.load_pairs(path, None, scorer.template, scorer.verdicts, arguments, None))
     trainer_class = partial(recipe.PairTrainer, verdicts=scorer.verdicts)
     _train(recipe, trainer_class, scorer.model, rows, arguments, seed, training)
+
+
+def pair_rewards(scorer: Scorer, pairs: Sequence[dict]) -> np.ndarray:
+    """Rewards of a scalar model (N, 2): chosen, rejected."""
+    groups = [[render(scorer.template, pair[side]) for side in ("chosen", "rejected")] for pair in pairs]
+    rewards = np.empty((len(pairs), 2))
+    for indices, found in score_groups(scorer, groups):
+        rewards[indices] = np.array(found)[..., 0]
+    return rewards
 
 
 def judge(scorer: Scorer, comparisons: Sequence[tuple[list, str, str]]) -> BothOrders:

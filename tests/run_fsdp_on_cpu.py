@@ -5,6 +5,7 @@ accelerate launch --config_file configs/fsdp2.yaml --num_processes 2 tests/run_f
 
 import runpy
 import sys
+from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
@@ -21,4 +22,5 @@ if __name__ == "__main__":
     PartialState._prepare_backend = prepare_backend
     assert AcceleratorState  # imported after the patch by the script as well
     sys.argv = sys.argv[1:]
+    sys.path[0] = str(Path(sys.argv[0]).parent)  # as Python itself does: a recipe may import a file beside it
     runpy.run_path(sys.argv[0], run_name="__main__")

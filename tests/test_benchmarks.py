@@ -140,6 +140,7 @@ def test_intervals_and_verdicts_of_claims(benchmark_module):
 
 SMALL_WORLDS = {
     "claims_bradley_terry": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
+    "claims_odin": {"NUM_TRAIN": 40, "NUM_HELD_OUT": 60},
     "claims_pair_pm": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
     "claims_ssrm": {
         "NUM_LABELLED": 16,

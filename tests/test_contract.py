@@ -90,8 +90,8 @@ def recipe_flags(script: Path) -> set[str]:
 
 
 def test_the_loops_below_find_something():
-    assert len(METHOD_FOLDERS) == 4, "count the method folders anew"
-    assert len(CONFIGS) == 14
+    assert len(METHOD_FOLDERS) == 5, "count the method folders anew"
+    assert len(CONFIGS) == 17
     assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8

@@ -26,12 +26,14 @@ def write_training_record(
     rewards_before: np.ndarray | None,  # (N, 2) chosen, rejected; None: not measured before training
     rewards_after: np.ndarray,  # (N, 2)
     started_at: float,
+    curves: Mapping[str, tuple[str, str, float | None]] = report_figures.CURVES,
+    more_tables: Sequence[Table] = (),
     **extra: Any,
 ) -> None:
     """Write the record of a scalar reward model to the output directory and print its held-out table.
 
     Called by all processes; the main one works. `data.held_out` rows carry `label`; pairs without a winner (label 0.5)
-    are left out of every number. `extra` goes into run.json.
+    are left out of every number. `more_tables` follow the held-out table; `extra` goes into run.json.
     """
     if not trainer.is_world_process_zero():
         return
@@ -50,6 +52,7 @@ def write_training_record(
         **data_counts(data, len(decided)),
         **extra,
     )
+    tables = [_table(before, after), *more_tables]
     write_report(
         output_dir,
         title=f"{method} reward model",
@@ -59,13 +62,14 @@ def write_training_record(
             "calibration error": f"{after['expected_calibration_error']:.3f}",
             "longer answer wins": f"{after['length']['longer_wins_accuracy']:.3f}",
         },
-        figures=_pictures(rows, history, rewards_before, rewards_after, decided),
-        tables=[_table(before, after)],
+        figures=_pictures(rows, history, curves, rewards_before, rewards_after, decided),
+        tables=tables,
         notes=[report_counts(counts) for counts in data.counts],
         commands=usage(output_dir),
     )
     write_atomically(Path(output_dir) / "README.md", _model_card(output_dir, method, arguments, data, after))
-    print(f"\n{table_text(_table(before, after))}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
+    text = "\n\n".join(map(table_text, tables))
+    print(f"\n{text}\n\nreport: {Path(output_dir) / 'report.html'}\n\n{usage(output_dir)}")
 
 
 def data_counts(data: TrainingData, num_decided: int) -> dict[str, Any]:
@@ -153,13 +157,13 @@ def with_interval(numbers: Mapping[str, Any]) -> str:
     return f"{numbers['accuracy']:.3f} ({low:.3f}-{high:.3f})"
 
 
-def _pictures(rows, history, rewards_before, rewards_after, decided) -> list[Picture]:
+def _pictures(rows, history, curves, rewards_before, rewards_after, decided) -> list[Picture]:
     after = rewards_after[decided]  # (B, 2)
     panels = {} if rewards_before is None else {"before training": tuple(rewards_before[decided].T)}
     panels["after training"] = tuple(after.T)
     lengths = response_lengths(rows)  # (B, 2)
     return [
-        Picture("curves", report_figures.training_curves(history), "Training, step by step."),
+        Picture("curves", report_figures.training_curves(history, curves), "Training, step by step."),
         Picture(
             "rewards", report_figures.reward_histograms(panels), "Held-out rewards: the two shapes should come apart."
         ),
