@@ -1,36 +1,15 @@
 """One small chain from rows to an exported directory, by the commands of the README, for the tests of this folder."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from armo_commands import finished, write_rows
 
 from useful_code.known_truth.rated import make_rated
 from useful_code.known_truth.world import World, make_pairs
 from useful_code.tiny import save_tiny_judge
 
-FOLDER = Path(__file__).parent
 WORLD = World(families=("facts", "format", "safety"))
-
-
-def run_script(name, *flags):
-    """A command of this folder, as a user starts it."""
-    command = [sys.executable, str(FOLDER / name), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def finished(name, *flags):
-    done = run_script(name, *flags)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from armo_commands import finished, run_script
 from embedding_files import read_card, read_parts
 from safetensors.torch import load_file
 
-from conftest import finished, run_script
 from useful_code.armorm import load_armorm
 from useful_code.render import read_template, render
 from useful_code.reward_model import load_tokenizer

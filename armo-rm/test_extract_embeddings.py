@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
+from armo_commands import FOLDER, finished, run_script, write_rows
 from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
 from transformers import AutoModel
 
-from conftest import FOLDER, finished, run_script, write_rows
 from useful_code.armorm import gating_tokens
 from useful_code.armorm_model import find_last
 from useful_code.render import read_template, render
