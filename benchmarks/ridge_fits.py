@@ -1,6 +1,6 @@
 """ArmoRM's ridge fits against scikit-learn's, one per objective and strength: seconds, memory, and the same weights.
 
-    python benchmarks/ridge.py                        # 100,000 x 1,024 embeddings, 19 objectives, 9 strengths
+    python benchmarks/ridge_fits.py                        # 100,000 x 1,024 embeddings, 19 objectives, 9 strengths
 
 Missing ratings are those of ArmoRM's own data: six sources that rate five, five, one, one, two and five objectives, in
 proportion to the sizes of the public sets, with a twentieth of the ratings missing at random in two of them. Ours sees
@@ -23,7 +23,7 @@ from useful_code.user_errors import UserError, exit_cleanly
 
 ridge = load_recipe("armo-rm/ridge.py")
 ALPHAS = [10.0**exponent for exponent in range(-4, 5)]
-SOURCES = {  # objectives, share of the rows: HelpSteer, UltraFeedback, BeaverTails, Prometheus, Argilla, CodeUltraFeedback
+SOURCES = {  # objectives, share of the rows
     "helpsteer": (5, 0.06),
     "ultrafeedback": (5, 0.44),
     "beavertails": (1, 0.2),
@@ -55,10 +55,13 @@ def make_rows(num_rows: int, num_features: int, seed: int = 0) -> tuple[np.ndarr
     return embeddings, ratings
 
 
+def classes_of(ratings: np.ndarray) -> list[int]:
+    return ridge.rated_alike([column.tobytes() for column in ~np.isnan(ratings).T])
+
+
 def fit_ours(embeddings: np.ndarray, ratings: np.ndarray, rows_per_part: int) -> np.ndarray:
     """Weights (A, K, D)."""
-    classes = ridge.rated_alike([column.tobytes() for column in ~np.isnan(ratings).T])
-    grams = ridge.GramMatrices(embeddings.shape[1], classes)
+    grams = ridge.GramMatrices(embeddings.shape[1], classes_of(ratings))
     for start in range(0, len(embeddings), rows_per_part):
         rows = slice(start, start + rows_per_part)
         grams.add(embeddings[rows], ratings[rows])
