@@ -55,9 +55,9 @@ def test_the_directory_works_in_a_process_without_this_repository(chain, chats, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["score"] == pytest.approx([output.score.item() for output in ours], abs=1e-6)
+    assert found["score"] == pytest.approx([output.score.item() for output in ours], abs=1e-5)
     for name in ("rewards", "gating_output"):
-        assert np.array(found[name]) == pytest.approx(np.concatenate([output[name] for output in ours]), abs=1e-6)
+        assert np.array(found[name]) == pytest.approx(np.concatenate([output[name] for output in ours]), abs=1e-5)
 
 
 def test_every_step_left_what_the_next_and_a_person_need(chain):
