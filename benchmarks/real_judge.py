@@ -14,7 +14,7 @@ import time
 
 from load_recipe import ROOT
 from machine import write_record
-from real_rows import REWARDBENCH_LIKE, data_dir_of, run
+from real_rows import REWARDBENCH_LIKE, data_dir_of, run, write_lines
 
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
@@ -56,7 +56,7 @@ def main() -> None:
     for number, (way, (task, verdict)) in enumerate(WAYS.items()):
         chosen = drawn if verdict == "logits" else drawn[: arguments.num_written]
         file = f"{folder}/rows-{number}.jsonl"
-        (ROOT / file).write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+        write_lines(ROOT / file, chosen)
         asked = ("--task", task, "--verdict", verdict)
         if verdict == "generated":
             asked += ("--max_new_tokens", str(arguments.max_new_tokens))
