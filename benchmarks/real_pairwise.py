@@ -18,7 +18,16 @@ from pathlib import Path
 from load_recipe import ROOT
 from machine import write_record
 from real_judged import longer_wins, numbers_of, print_table, probabilities
-from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
+from real_rows import (
+    REWARDBENCH_LIKE,
+    convert,
+    data_dir_of,
+    run,
+    sample_sources,
+    sampling_parser,
+    write_lines,
+    write_sets,
+)
 
 from useful_code.chat_pairs import check_pair, preferred_first, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
@@ -73,7 +82,7 @@ def main() -> None:
     bench = f"{folder}/bench.jsonl"
     bench_rows = load_rows(str(data_dir / REWARDBENCH_LIKE))
     bench_rows = random.Random(arguments.seed).sample(bench_rows, min(arguments.eval_rows, len(bench_rows)))
-    (ROOT / bench).write_text("".join(json.dumps(row) + "\n" for row in bench_rows), encoding="utf-8")
+    write_lines(ROOT / bench, bench_rows)
 
     table: dict[str, dict[str, dict]] = {name: {} for name in judged}
     scores, minutes = {}, {}

@@ -129,5 +129,8 @@ def write_sets(folder: str, sets: dict[str, list[dict]]) -> dict[str, str]:
 
 def write_pairs(path: Path, rows: list[dict]) -> None:
     columns = ("chosen", "rejected", "source", "label", "tie")
-    lines = [json.dumps({key: row[key] for key in columns if key in row}) for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_lines(path, [{key: row[key] for key in columns if key in row} for row in rows])
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
