@@ -67,15 +67,15 @@ def decision_table(names: list[str], found: dict[str, Any], config: Any, num_row
         return f"{to_rating(value, tuple(scales[k]), config.objective_scaling) if scales else value:.2f}"
 
     table = Table(
-        f"answer {best + 1} over answer {second + 1} by {difference:.4f}",
+        f"answer {best + 1} over answer {second + 1} by {difference:.3g}",
         ["rating", "counts", f"answer {best + 1}", f"answer {second + 1}", "adds"],
         [
             [
                 names[k],
-                f"{found['coefficients'][k]:+.3f}",
+                f"{found['coefficients'][k]:+.3g}",
                 in_words(k, best),
                 in_words(k, second),
-                f"{shares[k]:+.4f}",
+                f"{shares[k]:+.3g}",
             ]
             for k in order
         ],

@@ -3,6 +3,7 @@ r"""Embeddings of rated answers or of pairs: the frozen decoder runs once, every
     python armo-rm/extract_embeddings.py --model_name_or_path models/smollm2-135m \
         --input ratings/helpsteer2 --output embeddings/helpsteer2
     accelerate launch --num_processes 8 armo-rm/extract_embeddings.py ...      # the same on eight GPUs
+    ... --deepspeed armo-rm/zero3.json      # and each keeps an eighth of the decoder, which need not fit one
 
 Input: rated rows (useful_code/rated_rows.py) or chosen/rejected pairs, one kind. Output: a folder as embedding_files.py
 describes it, and refused_rows.jsonl. A prompt is computed once for all its answers in a part. An interrupted run goes
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from embedding_files import CARD, is_written, part_path, write_part
+from sharded_decoder import ZeroSharding
 from tqdm import tqdm
 from transformers import AutoModel
 
@@ -189,6 +191,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--max_tokens_per_batch", type=int, default=8192, help="Tokens of one forward pass, prompts counted once.")
     add("--rows_per_part", type=int, default=4096, help="Rows of one file; what an interruption may cost a process.")
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on a GPU.")
+    add("--deepspeed", default=None, help="ZeRO-3 config: the processes share out the decoder's weights.")
     add("--chat_template_path", default=None, help="Jinja file to use instead of the model's template.")
     add("--trust_remote_code", action="store_true", help="Run code that comes with the model.")
     arguments = parser.parse_args()
@@ -205,7 +208,9 @@ def main() -> None:
     template = read_template(load_tokenizer(path, arguments.chat_template_path, arguments.trust_remote_code))
     tokens, pad_token_id = gating_tokens(template), ensure_pad_token(template)
     dtype = weights_type(arguments.dtype, state.device)
-    model = load_decoder(path, arguments.trust_remote_code, dtype=dtype).to(state.device).eval()
+    sharding = ZeroSharding(arguments.deepspeed, dtype) if arguments.deepspeed else None
+    model = load_decoder(path, arguments.trust_remote_code, dtype=dtype)
+    model = sharding.take(model) if sharding else model.to(state.device).eval()
     fingerprint = broadcast_object_list([model_fingerprint(path, model)])[0]  # the main process's: dates may differ
     sizes, kind = survey(arguments)
     if state.is_main_process:
@@ -219,16 +224,19 @@ def main() -> None:
             file, key = part_path(output, number, len(sizes)), part_key(fingerprint, rows)
             is_new = not is_written(file, key)
             if is_new:
-                tensors = {"response": torch.empty(0, model.config.hidden_size, dtype=dtype)}
+                responses = torch.empty(0, 2, model.config.hidden_size, dtype=dtype)
+                prompts = responses[:, 0]
                 if rows:
                     responses, prompts = embed(model, tokens, pad_token_id, rows, arguments.max_tokens_per_batch)
-                    tensors = {"response": responses, "prompt": prompts}
-                    if kind == "rated":
-                        tensors = {"response": responses[:, 0]}
+                tensors = {"response": responses, "prompt": prompts}
+                if kind == "rated":
+                    tensors = {"response": responses[:, 0]}
                 write_part(file, key, [{name: row[name] for name in row if name != "ids"} for row in rows], tensors)
             results.append(PartResult(number, len(rows), is_new, refused))
         bar.update(len(part))
     bar.close()
+    if sharding:
+        sharding.keep_company()
     results = sorted(gather_object(results))
     if state.is_main_process:
         refused_path = output / "refused_rows.jsonl"

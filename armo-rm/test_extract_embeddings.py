@@ -1,6 +1,7 @@
 """Embeddings: equal to those of one text alone, one per row or a listed refusal, resumed, shared among processes."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,14 +104,23 @@ def test_changed_rows_are_computed_again(chain, tmp_path):
 
 
 @pytest.mark.slow  # two processes that each load torch
-def test_two_processes_write_what_one_writes(chain, tmp_path):
-    flags = ["--model_name_or_path", str(chain.decoder), "--input", str(chain.pairs), "--rows_per_part", "16"]
+@pytest.mark.parametrize("more", [(), ("--deepspeed",)], ids=["whole", "ZeRO-3"])
+def test_two_processes_write_what_one_writes(chain, tmp_path, more):
+    """Of six parts each has three; of five the second process has two, and then keeps the first one company."""
+    rows_per_part = "20" if more else "16"
+    flags = ["--model_name_or_path", str(chain.decoder), "--input", str(chain.pairs), "--rows_per_part", rows_per_part]
     one, two = tmp_path / "one", tmp_path / "two"
     finished("extract_embeddings.py", *flags, "--output", one)
+    if more:  # a tiny model has no weight that DeepSpeed would find worth sharing out
+        config = json.loads((FOLDER / "zero3.json").read_text(encoding="utf-8"))
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        (tmp_path / "zero3.json").write_text(json.dumps(config), encoding="utf-8")
+        more = (*more, str(tmp_path / "zero3.json"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    script = [str(FOLDER / "extract_embeddings.py"), *flags, "--output", str(two)]
-    done = subprocess.run([*launch, *script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    script = [str(FOLDER / "extract_embeddings.py"), *flags, "--output", str(two), *more]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-9000:]
     assert torch.equal(all_of(one, "response"), all_of(two, "response"))
     assert list(read_rows_alone(one)) == list(read_rows_alone(two))
     assert (one / "refused_rows.jsonl").read_bytes() == (two / "refused_rows.jsonl").read_bytes()

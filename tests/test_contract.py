@@ -12,15 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from readmes import METHOD_FOLDERS, READMES, ROOT, shell_blocks
+from readmes import METHOD_FOLDERS, READMES, RECIPE_FOLDERS, ROOT, shell_blocks
 
 from useful_code.converting.recipe import options_of, read_recipe
 from useful_code.sources.table import SOURCES
 from useful_code.tiny import save_tiny_judge
 
-# Nothing in this one trains a decoder: the Trainer's options, YAML files and ZeRO-3 have nothing to act on.
-ON_EMBEDDINGS = [ROOT / "armo-rm"]
-RECIPE_FOLDERS = [folder for folder in METHOD_FOLDERS if folder not in ON_EMBEDDINGS]
 CONFIGS = [path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.yaml"))]
 MIXTURES = sorted((ROOT / "configs" / "mixtures").glob("*.yaml"))
 MODULES = sorted((ROOT / "useful_code").rglob("*.py"))
@@ -103,16 +100,15 @@ def test_the_loops_below_find_something():
 
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
 def test_every_method_folder_is_described_and_tested(folder):
-    assert {"README.md", "requirements.txt"} <= {path.name for path in folder.iterdir()}
+    assert {"README.md", "requirements.txt", "zero3.json"} <= {path.name for path in folder.iterdir()}
     assert list(folder.glob("test_*.py")) and list(folder.glob("train_*.py"))
+    reference = json.loads((ROOT / "configs" / "zero3.json").read_text())
+    assert json.loads((folder / "zero3.json").read_text()) == reference
 
 
 @pytest.mark.parametrize("folder", RECIPE_FOLDERS, ids=lambda path: path.name)
-def test_every_recipe_folder_has_the_same_files(folder):
-    assert {"zero3.json"} <= {path.name for path in folder.iterdir()}
+def test_every_recipe_folder_has_configs_of_the_trainer(folder):
     assert list(folder.glob("*.yaml"))
-    reference = json.loads((ROOT / "configs" / "zero3.json").read_text())
-    assert json.loads((folder / "zero3.json").read_text()) == reference
 
 
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)

@@ -12,10 +12,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from readmes import JUDGING, METHOD_FOLDERS, ROOT, shell_blocks
+from readmes import ARMO, JUDGING, METHOD_FOLDERS, RECIPE_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
-REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
+REPLACED = {  # hub name: local file of the same columns
+    "Anthropic/hh-rlhf": "input/hh.jsonl",
+    "nvidia/HelpSteer2": "input/helpsteer2_rated.jsonl",
+}
 ADDED = {  # what is read from the hub otherwise
     "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
     "eval_reward_bench_judge.py": " --data_set_name input/rewardbench.jsonl",
@@ -133,22 +136,28 @@ def test_the_commands_of_the_judge(installed):
     assert "Note\tjudge: pairwise, logits" in (installed / "runs" / "bench.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
-def test_every_requirements_file_is_enough(folder, tmp_path):
-    """In a clean environment with nothing but the requirements of the folder, its script trains and reports."""
+def copy_with_requirements(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the repository with a clean environment of nothing but the requirements of the folder; tiny model."""
     copy = copy_of_the_repository(tmp_path)
-    (script,) = folder.glob("train_*.py")
     run(
         f"python3 -m venv .venv && {ACTIVATE}\n"
         "pip install -c constraints.txt torch\n"
         f"pip install -c constraints.txt -e . -r {folder.name}/requirements.txt\n"
         "pip check\n"
-        f"python {folder.name}/{script.name} --help > help.txt\n"
         'python -c \'from useful_code.tiny import save_tiny_judge; save_tiny_judge("tiny", "llama", "llama3")\'\n',
         copy,
     )
-    assert "--model_name_or_path" in (copy / "help.txt").read_text(encoding="utf-8")
     write_inputs(copy)
+    return copy
+
+
+@pytest.mark.parametrize("folder", RECIPE_FOLDERS, ids=lambda path: path.name)
+def test_every_requirements_file_is_enough(folder, tmp_path):
+    """In that environment the script of the folder trains and reports."""
+    copy = copy_with_requirements(folder, tmp_path)
+    (script,) = folder.glob("train_*.py")
+    run(f"{ACTIVATE}\npython {folder.name}/{script.name} --help > help.txt", copy)
+    assert "--model_name_or_path" in (copy / "help.txt").read_text(encoding="utf-8")
     run(
         f"{ACTIVATE}\n{CONVERT}\n"
         f"python {folder.name}/{script.name} --model_name_or_path tiny --dataset pairs/hh --output_dir out "
@@ -156,6 +165,18 @@ def test_every_requirements_file_is_enough(folder, tmp_path):
         copy,
     )
     assert (copy / "out" / "report.html").exists()
+
+
+def test_the_requirements_of_armo_are_enough(tmp_path):
+    """In that environment all its commands for a laptop run, on a tiny model."""
+    copy = copy_with_requirements(ARMO, tmp_path)
+    commands = without_hub(block_with(ARMO / "README.md", "fit_objectives.py")).replace("\\\n", " ")
+    commands = (
+        commands.replace("models/smollm2-135m", "tiny").replace("_gating.py", "_gating.py --max_steps 20").splitlines()
+    )
+    kept = [line for line in commands if "get_smollm2" not in line and not any(file in line for file in ON_A_GPU)]
+    run("\n".join([ACTIVATE, CONVERT, *kept]), copy)
+    assert (copy / "runs" / "armo" / "why" / "report.html").exists()
 
 
 def write_inputs(folder: Path) -> None:
@@ -184,6 +205,12 @@ def write_inputs(folder: Path) -> None:
         {"prompt": f"Write {i} lines.", "response_1": "a line", "response_2": f"{i} lines", "preference_strength": 3}
         for i in range(40)
     ]
+    attributes = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    rated = [
+        {"prompt": f"Count to {i}.", "response": "one " * j} | dict.fromkeys(attributes, j)
+        for i in range(40)
+        for j in range(1, 5)
+    ]
     answers = ("chosen_response", "rejected_response", "chosen_rating", "rejected_rating")
     mathematics = [
         {"instruction": f"{i} times two?"} | dict(zip(answers, (str(2 * i), str(2 * i + 1), 9, 5), strict=True))
@@ -195,6 +222,7 @@ def write_inputs(folder: Path) -> None:
     for path, content in (
         ("input/hh", transcripts),
         ("input/helpsteer2", helpsteer),
+        ("input/helpsteer2_rated", rated),
         ("input/math", mathematics),
         ("input/rewardbench", table),
         ("rows", rows),
