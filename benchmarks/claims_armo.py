@@ -4,6 +4,9 @@ Answers are rated by three sources, each with some of five objectives on its own
 Bradley-Terry model of pairs of the same world is frozen, and everything else is fitted on its embeddings. The truth: in
 every family one attribute counts four times any other, and verbosity counts nothing. Held-out pairs are judged by the
 true utility.
+
+Raters' impressions are 0.7 of the attribute and 0.3 of the verbosity. Tried before, on seed 100: a sum, clipped where
+an answer was good already, so that next to nothing of the leak was left in the ratings; debiasing then gained 0.0007.
 """
 
 import argparse
@@ -72,18 +75,15 @@ def measure(seed: int) -> Numbers:
 
     fresh = embed_rated(backbone, make_rated(WORLD, NUM_FRESH, seed=seed + 2000, part="held_out")) @ weights.T  # (N, K)
     allowed = debias.THRESHOLD + 2 / NUM_FRESH**0.5  # and two standard errors
-    followed = [
-        metrics.spearman_correlation((fresh @ transform)[:, k].numpy(), fresh[:, VERBOSITY].numpy())
-        for k in range(len(OBJECTIVES))
-        if k != VERBOSITY
-    ]
+    before, after = (largest_spearman(ratings, fresh[:, VERBOSITY]) for ratings in (fresh, fresh @ transform))
     families = np.array([row["truth"]["family"] for row in held_out])
     return {
         **{f"accuracy_{name}": value for name, value in accuracy.items()},
         "lead_over_uniform": accuracy["gate"] - accuracy["uniform"],
         "lead_over_no_debias": accuracy["gate"] - accuracy["no_debias"],
-        "largest_spearman": max(followed),
-        "excess": max(followed) - allowed,
+        "largest_spearman_before": before,
+        "largest_spearman": after,
+        "excess": after - allowed,
         "families_right": float(np.mean([weighs_right(outputs["gate"][families == name], name) for name in FAMILIES])),
     }
 
@@ -102,6 +102,12 @@ def fit_ratings(backbone: Scorer, rated: Sequence[dict]) -> torch.Tensor:
     errors.add(embeddings[held_out], ratings[held_out])
     best = errors.means().argmin(0)  # (K,)
     return torch.from_numpy(weights[best, np.arange(len(OBJECTIVES))]).float()
+
+
+def largest_spearman(ratings: torch.Tensor, verbosity: torch.Tensor) -> float:
+    """Of the other objectives' ratings (N, K) with predicted verbosity (N,)."""
+    others = [k for k in range(len(OBJECTIVES)) if k != VERBOSITY]
+    return max(metrics.spearman_correlation(ratings[:, k].numpy(), verbosity.numpy()) for k in others)
 
 
 def weighs_right(gating_output: torch.Tensor, family: str) -> bool:

@@ -47,6 +47,15 @@ def test_verbosity_leaks_into_the_other_objectives_only_if_planted():
         assert (correlation > 0.15) if leak else (abs(correlation) < 4 / np.sqrt(len(inside)))
 
 
+def test_a_good_answer_is_rated_lower_where_it_is_short():
+    """Correctness 1 on 1..5 with a leak of 0.5: 1 + 4 (0.5 + 0.5 v), for verbosity 0 and 1 that is 3 and 5."""
+    rows = make_rated(World(), 2000, SEED, rating_noise=0.0, verbosity_leak=0.5, gap_share=0.0)
+    good = [row for row in rows if row["truth"]["attributes"]["correctness"] == 1 and "source_b" not in row["source"]]
+    for verbosity, rating in ((0.0, 3), (1.0, 5)):
+        found = {r["ratings"]["correctness"] for r in good if r["truth"]["attributes"]["verbosity"] == verbosity}
+        assert found == {rating}
+
+
 def test_same_seed_same_rows_and_the_leak_changes_no_text():
     plain, leaky = make_rated(World(), 50, SEED), make_rated(World(), 50, SEED, verbosity_leak=0.9)
     assert make_rated(World(), 50, SEED) == plain
@@ -60,6 +69,7 @@ def test_scale_is_monotone_and_bounded(value, more, objective):
     assert low <= to_scale(value, objective) <= to_scale(value + more, objective) <= high
 
 
-def test_impossible_gap_share_is_refused():
-    with pytest.raises(UserError, match="gap_share"):
-        make_rated(World(), 1, SEED, gap_share=1.0)
+@pytest.mark.parametrize("impossible", [{"gap_share": 1.0}, {"rating_noise": -0.1}, {"verbosity_leak": 1.5}])
+def test_what_is_impossible_is_refused(impossible):
+    with pytest.raises(UserError, match=next(iter(impossible))):
+        make_rated(World(), 1, SEED, **impossible)

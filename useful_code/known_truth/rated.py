@@ -3,10 +3,11 @@
 What a multi-objective model (ArmoRM, METHODS 5) needs: three sources that rate different objectives on different
 scales, as public data sets do. Every rating is made from the true attribute a of the answer:
 
-    clipped(a + verbosity_leak * verbosity + rating_noise * N(0, 1)) to [0, 1], then rounded to the source's scale
+    clipped((1 - leak) a + leak * verbosity + rating_noise * N(0, 1)) to [0, 1], then rounded to the source's scale
 
 `verbosity_leak` plants the fault that ArmoRM's debiasing removes: raters like long answers. Verbosity itself is
-rated without a leak.
+rated without a leak. A mean of the two, not a sum: attributes are 0 or 1, and a sum would be clipped where the answer
+is good already.
 """
 
 import numpy as np
@@ -57,8 +58,8 @@ def make_rated(
     >>> sum(rating is not None for rating in row["ratings"].values()) == len(SOURCES[row["source"]])
     True
     """
-    if not (0 <= gap_share < 1 and rating_noise >= 0):
-        raise UserError("make_rated: gap_share must be in [0, 1) and rating_noise not negative")
+    if not (0 <= gap_share < 1 and rating_noise >= 0 and 0 <= verbosity_leak <= 1):
+        raise UserError("make_rated: gap_share in [0, 1), rating_noise not negative, verbosity_leak in [0, 1]")
     text_rng, rating_rng = generators(seed, part, stream="rated")
     rows = []
     for _ in range(num_rows):
@@ -67,9 +68,10 @@ def make_rated(
         source = pick(rating_rng, tuple(SOURCES))
         ratings: dict[str, int | None] = {}
         for objective in OBJECTIVES:
-            leak = verbosity_leak * attributes["verbosity"] if objective != "verbosity" else 0.0
+            leak = verbosity_leak if objective != "verbosity" else 0.0
+            impression = (1 - leak) * attributes[objective] + leak * attributes["verbosity"]
             noise, gap = rating_noise * rating_rng.standard_normal(), rating_rng.random()
-            rating = to_scale(attributes[objective] + leak + noise, objective)
+            rating = to_scale(impression + noise, objective)
             ratings[objective] = rating if objective in SOURCES[source] and gap >= gap_share else None
         user, assistant = (
             {"role": "user", "content": prompt.text},
