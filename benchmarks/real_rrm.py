@@ -21,7 +21,7 @@ from real_judged import longer_wins, numbers_of, paired_lead, print_leads, print
 from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
 
 from useful_code import metrics
-from useful_code.chat_pairs import check_pair, prompt_of, split_by_prompt
+from useful_code.chat_pairs import check_pair, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked, read_rows
 from useful_code.run_info import git_commit
@@ -58,7 +58,7 @@ def main() -> None:
         "RM-Bench hard": hard_of_rm_bench(data_dir / RM_BENCH, arguments.rm_bench_rows, rng),
     }
     prompts = read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE))
-    prompts += [prompt_of(row) for rows in judged.values() for row in rows]
+    prompts += [(name, row["chosen"][0]["content"]) for name, rows in judged.items() for row in rows]  # one question
     sample = sample_sources(INPUTS, data_dir, EvaluationPrompts(prompts), arguments, rng)
     train, judged["held out"] = split_by_prompt(sample, arguments.held_out_share, arguments.seed)
     folder = f"runs/real-rrm-{arguments.seed}"
