@@ -1,6 +1,7 @@
 """What a run says about its held-out pairs: the numbers by hand, and the page and card that carry them."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_length_is_that_of_the_response_not_of_the_prompt():
 
 def test_pairs_without_a_winner_are_left_out_of_every_number(tmp_path, capsys):
     rows = [pair("a", "yes", "no"), pair("b", "yes", "no"), pair("c", "yes", "no", label=0.5)]
-    counts = [RowCounts("rows.jsonl", read=3, kept=3)]
+    counts = [RowCounts("rows.jsonl", read=6, kept=3, refused=Counter(tie=2, empty_content=1))]
     trainer = SimpleNamespace(
         args=SimpleNamespace(output_dir=str(tmp_path)),
         state=SimpleNamespace(log_history=[{"loss": 0.7, "step": 1}, {"loss": 0.6, "step": 2}]),
@@ -55,5 +56,6 @@ def test_pairs_without_a_winner_are_left_out_of_every_number(tmp_path, capsys):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["held_out"]["pairs"] == 2 and record["held_out"]["accuracy"] == 1
     assert record["held_out_before"] is None and record["num_held_out"] == 3
+    assert record["rows"][0]["refused"] == {"tie": 2, "empty_content": 1}
     assert "2 pairs" in (tmp_path / "README.md").read_text() and "seed 7" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "report.html").exists() and "accuracy" in capsys.readouterr().out
