@@ -21,7 +21,7 @@ from real_judged import longer_wins, numbers_of, paired_lead, print_leads, print
 from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
 
 from useful_code import metrics
-from useful_code.chat_pairs import check_pair, prompt_of, split_by_prompt
+from useful_code.chat_pairs import check_pair, split_by_prompt
 from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
 from useful_code.read_rows import load_checked, read_rows
 from useful_code.run_info import git_commit
@@ -46,6 +46,7 @@ def hard_of_rm_bench(path: Path, num_rows: int, rng: random.Random) -> list[dict
 def main() -> None:
     parser = sampling_parser(__doc__, max_tokens=200_000, max_length=512)
     parser.add_argument("--max_steps", type=int, default=100, help="Optimizer steps of either training, 8 pairs each.")
+    parser.add_argument("--augmented_share", type=float, default=0.1, help="Of the comparisons with other prompts.")
     parser.add_argument("--rm_bench_rows", type=int, default=60, help="Rows of RM-Bench, drawn by the seed.")
     arguments, recipe_flags = parser.parse_known_args()
     data_dir = data_dir_of("alpaca_eval", "llmbar", "rm_bench", "rewardbench_like")
@@ -58,7 +59,7 @@ def main() -> None:
         "RM-Bench hard": hard_of_rm_bench(data_dir / RM_BENCH, arguments.rm_bench_rows, rng),
     }
     prompts = read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE))
-    prompts += [prompt_of(row) for rows in judged.values() for row in rows]
+    prompts += [(name, row["chosen"][0]["content"]) for name, rows in judged.items() for row in rows]  # one question
     sample = sample_sources(INPUTS, data_dir, EvaluationPrompts(prompts), arguments, rng)
     train, judged["held out"] = split_by_prompt(sample, arguments.held_out_share, arguments.seed)
     folder = f"runs/real-rrm-{arguments.seed}"
@@ -75,7 +76,9 @@ def main() -> None:
         *("pair-pm/train_pair_pm.py", "--config", "pair-pm/smollm2-135m.yaml", "--orders", "drawn"),
         *("--dataset", files["train"], "--output_dir", plain, *training),
     )
-    run("rrm/augment_pairs.py", "--dataset", files["train"], "--output", augmented, *seed)
+    # A tenth of the comparisons: as many rows as the steps can read, and an hour less of scoring.
+    drawn = ("--augmented_share", str(arguments.augmented_share), *seed)
+    run("rrm/augment_pairs.py", "--dataset", files["train"], "--output", augmented, *drawn)
     run("rrm/filter_pairs.py", "--reward_name_or_path", plain, "--dataset", augmented, "--output", kept)
     run("rrm/train_rrm.py", "--config", "rrm/smollm2-135m.yaml", "--dataset", kept, "--output_dir", robust, *training)
 
@@ -98,6 +101,7 @@ def main() -> None:
         results = {
             "seed": arguments.seed,
             "max_steps": arguments.max_steps,
+            "augmented_share": arguments.augmented_share,
             "recipe_flags": recipe_flags,
             "training_pairs": len(train),
             "rows_of_rrm": card["counts"],

@@ -31,6 +31,11 @@ EOS_ONLY_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{{ eos
 ONE_TURN_TEMPLATE = (
     "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + MISTRAL_TEMPLATE
 )
+LAST_ANSWER_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' or loop.last %}"
+    "{{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+SHAPES = [MISTRAL_TEMPLATE, PHI3_TEMPLATE, EOS_ONLY_TEMPLATE, ONE_TURN_TEMPLATE, LAST_ANSWER_TEMPLATE]
 
 STYLE_NAMES = sorted(STYLES)
 TEMPLATES = {style: read_template(byte_tokenizer(style)) for style in STYLE_NAMES}
@@ -195,7 +200,7 @@ def test_a_template_that_always_opens_an_assistant_turn_is_refused(chat_template
     assert "--chat_template_path" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("chat_template", [MISTRAL_TEMPLATE, PHI3_TEMPLATE, EOS_ONLY_TEMPLATE, ONE_TURN_TEMPLATE])
+@pytest.mark.parametrize("chat_template", SHAPES)
 def test_proper_templates_of_other_shapes_are_accepted(chat_template):
     tokenizer = tokenizer_with(chat_template)
     ids = render(read_template(tokenizer), chat("a", "b"))

@@ -1,6 +1,7 @@
 """What a run says about its held-out pairs: the numbers by hand, and the page and card that carry them."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +40,8 @@ def test_length_is_that_of_the_response_not_of_the_prompt():
 
 def write_record(folder, rows, **more) -> None:
     """The record of a run whose model prefers `chosen` of all rows but the last."""
-    counts = [RowCounts("rows.jsonl", read=len(rows), kept=len(rows))]
+    refused = Counter(tie=2, empty_content=1)
+    counts = [RowCounts("rows.jsonl", read=len(rows) + 3, kept=len(rows), refused=refused)]
     trainer = SimpleNamespace(
         args=SimpleNamespace(output_dir=str(folder)),
         state=SimpleNamespace(log_history=[{"loss": 0.7, "step": 1}, {"loss": 0.6, "step": 2}]),
@@ -63,6 +65,7 @@ def test_pairs_without_a_winner_are_left_out_of_every_number(tmp_path, capsys):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["held_out"]["pairs"] == 2 and record["held_out"]["accuracy"] == 1
     assert record["held_out_before"] is None and record["num_held_out"] == 3
+    assert record["rows"][0]["refused"] == {"tie": 2, "empty_content": 1}
     assert "2 pairs" in (tmp_path / "README.md").read_text() and "seed 7" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "report.html").exists() and "accuracy" in capsys.readouterr().out
 

@@ -183,8 +183,10 @@ def _opens_a_turn(tokenizer, answered: Sequence[Message], head_text: str, end_te
     answer, which is the header. (What a generation prompt adds does not help: where it is always added, nothing is.)
     """
     try:
-        after_inner_turn = _template_text(tokenizer, [*answered, *answered[:1]]).split(_PROBE)[1]
+        _, found, after_inner_turn = _template_text(tokenizer, [*answered, *answered[:1]]).partition(_PROBE)
     except TemplateError:  # a template for one question and one answer
+        return False
+    if not found:  # a template that leaves earlier answers out
         return False
     beyond = end_text.removeprefix(os.path.commonprefix([end_text, after_inner_turn])).strip()
     return bool(beyond) and head_text.rstrip().endswith(beyond)

@@ -1,7 +1,6 @@
 """What a training run leaves beside its weights: run.json, report.html with pictures, and a model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def write_training_record(
 def data_counts(data: TrainingData, num_decided: int) -> dict[str, Any]:
     """For run.json: what became of the rows; `num_decided` held-out pairs have a winner."""
     return {
-        "rows": [asdict(counts) for counts in data.counts],
+        "rows": [vars(counts) | {"refused": dict(counts.refused)} for counts in data.counts],  # asdict breaks a Counter
         "num_train": len(data.train),
         "num_held_out": len(data.held_out),
         "num_without_winner": len(data.held_out) - num_decided,
