@@ -17,8 +17,8 @@ FAMILIES = ("facts", "format", "safety")
 WORLD = World(families=FAMILIES, length_bias=0.5)
 UNBIASED = World(families=FAMILIES)
 NUM_TRAIN, NUM_HELD_OUT = 24_000, 3_000
-# A correlation over 8 pairs is mostly chance. Three epochs are the paper's; after one the quality head had learnt little
-# but to like the shorter answer of a pair (seed 100: right on 0.56 of the balanced pairs, after three on 0.85).
+# A correlation over 8 pairs is mostly chance. Three epochs are the paper's; after one the quality head had learnt
+# little but to like the shorter answer of a pair (seed 100: right on 0.56 of the balanced pairs, after three on 0.85).
 TRAINING = {"per_device_train_batch_size": 32, "num_train_epochs": 3}
 CLAIMS = [
     Claim("quality head: size of Pearson's correlation with length", "odin_pearson_size", "<=", 0.1),
