@@ -169,4 +169,4 @@ def test_the_evaluation_command_runs_on_what_was_trained(world, kind):
     finished = subprocess.run(command, capture_output=True, text=True, cwd=world)
     assert finished.returncode == 0, finished.stderr[-4000:]
     record = json.loads((world / f"{kind}.json").read_text())
-    assert record["subsets"]["alpacaeval-easy"]["accuracy"] >= 0.9
+    assert record["alpacaeval-easy"] >= 0.9
