@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from useful_code.pair_prompt import read_verdicts
 from useful_code.pair_scoring import comparison_group
 from useful_code.render import ensure_pad_token, read_template
-from useful_code.reward_model import load_tokenizer
+from useful_code.reward_model import best_device, load_tokenizer, weights_type
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
 from useful_code.scoring import Scorer, score_groups
@@ -34,19 +34,20 @@ from useful_code.user_errors import UserError, exit_cleanly
 from useful_code.verdict_model import load_verdict_model
 
 
-def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int, dtype: torch.dtype) -> dict:
     """Seconds of the four sides over the same rows, their ratios turn by turn, and the bound."""
     template = read_template(load_tokenizer(model_path))
     pad_token_id = ensure_pad_token(template)
     verdicts = read_verdicts(template)
-    plain = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+    device = best_device()
+    plain = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device).eval()
+    ours_model = load_verdict_model(model_path, dtype=dtype).to(device).eval()
 
     def scorer(budget: int) -> Scorer:
-        return Scorer(load_verdict_model(model_path).eval(), template, pad_token_id, "", budget, verdicts)
+        return Scorer(ours_model, template, pad_token_id, "", budget, verdicts)
 
-    ours = scorer(0)
     groups = [
-        comparison_group(ours, [{"role": "user", "content": row["prompt"]}], row["chosen"], row["rejected"])
+        comparison_group(scorer(0), [{"role": "user", "content": row["prompt"]}], row["chosen"], row["rejected"])
         for row in rows
     ]
     batches = [groups[i : i + batch_size] for i in range(0, len(groups), batch_size)]
@@ -57,7 +58,7 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "one_by_one": padded_work([[length] for batch in lengths for length in batch]),
     }
     work["as_the_original"] = work["one_by_one"]
-    ours = Scorer(ours.model, template, pad_token_id, "", -(-work["ours"][0] // len(batches)), verdicts)
+    ours = scorer(-(-work["ours"][0] // len(batches)))
 
     def judge_ours() -> list[float]:
         found: list[list[float]] = [[]] * len(groups)
@@ -70,9 +71,10 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
     def judge_plainly(parts: list[list], logits_to_keep: int = 1) -> list[float]:
         found = []
         for part in parts:
-            batch = pad(part, pad_token_id, side="left")
+            batch = {key: value.to(device) for key, value in pad(part, pad_token_id, side="left").items()}
             logits = plain(**batch, logits_to_keep=logits_to_keep, use_cache=False).logits[:, -1]  # (S, V)
-            found += (logits[:, verdicts.token_ids[0]] - logits[:, verdicts.token_ids[1]]).tolist()
+            a, b = (logits[:, token_id].float() for token_id in verdicts.token_ids[:2])
+            found += (a - b).tolist()
         return found
 
     alone = [[[ids]] for group in groups for ids in group]
@@ -82,7 +84,7 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "one_by_one": lambda: judge_plainly(alone),
         "as_the_original": lambda: judge_plainly(alone, logits_to_keep=0),  # 0: of all tokens
     }
-    result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns)
+    result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns, dtype)
     return {"data": name, "batch_size": batch_size, **result}
 
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to judge.")
     parser.add_argument("--batch_size", type=int, default=4, help="Pairs per padded batch, two sequences each.")
     parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
     if arguments.turns < 3:
@@ -107,7 +110,8 @@ def main() -> None:
         name = arguments.profile
         rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
     commit = git_commit()
-    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
+    dtype = weights_type(arguments.dtype, best_device())
+    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns, dtype)
     print(json.dumps(result, indent=1))
     if arguments.output:
         write_record(arguments.output, commit, [result])

@@ -8,19 +8,35 @@ from pathlib import Path
 
 import torch
 
-from useful_code.run_info import hardware
+from useful_code.reward_model import best_device
+from useful_code.run_info import hardware, peak_memory_gib
 
 
-def matmul_flops(seconds: float = 1.0) -> float:
-    """Float32 multiply-adds a second (times two) of a square matrix product: the roof of this machine, now."""
-    a = torch.randn(1024, 1024)
+def matmul_flops(seconds: float = 1.0, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-adds a second (times two) of a square matrix product: the roof of this machine, now."""
+    device = best_device()
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=dtype)
     for _ in range(3):
         a @ a
+    wait_for_gpu()
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         a @ a
+        wait_for_gpu()
         count += 1
-    return count * 2 * 1024**3 / (time.perf_counter() - start)
+    return count * 2 * size**3 / (time.perf_counter() - start)
+
+
+def peak_gib() -> float | None:
+    """The most that this process held so far: of the GPU's memory where there is one, else of the machine's."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_memory_gib()
+
+
+def wait_for_gpu() -> None:
+    """A GPU computes behind the caller's back: without this, a clock stops before the work is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def memory_of_fresh_process(script: str, *flags: str) -> float:

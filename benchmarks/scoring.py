@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from machine import memory_of_fresh_process, write_record
+from machine import memory_of_fresh_process, peak_gib, write_record
 from operations import num_operations, packed_work, padded_work
 from profiles import PROFILES, SEED, neighbouring_rows, synthetic_rows
 from sides import compare_sides
@@ -26,16 +26,16 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from useful_code.eval_reward_bench_bt import conversations, render_row, text_of
 from useful_code.render import ensure_pad_token, read_template
-from useful_code.reward_model import load_reward_model, load_tokenizer
+from useful_code.reward_model import best_device, load_reward_model, load_tokenizer, weights_type
 from useful_code.rewardbench_rows import load_rows
-from useful_code.run_info import git_commit, peak_memory_gib
+from useful_code.run_info import git_commit
 from useful_code.scoring import Scorer, score_groups
 from useful_code.user_errors import UserError, exit_cleanly
 
 SIDES = ("ours", "pipeline", "pipeline_one_by_one")
 
 
-def load_sides(model_path: str, rows: list[dict], batch_size: int):
+def load_sides(model_path: str, rows: list[dict], batch_size: int, dtype: torch.dtype):
     """The call of each side, the work that it computes, and what gives our model (loaded once, when first asked)."""
     tokenizer = load_tokenizer(model_path)
     template = read_template(tokenizer)
@@ -52,14 +52,14 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
 
     @cache  # loaded when the side is called: the other side's memory is not counted
     def our_model():
-        return load_reward_model(model_path, seed=SEED).eval()
+        return load_reward_model(model_path, seed=SEED, dtype=dtype).to(best_device()).eval()
 
     @cache
     def their_pipeline():
         torch.manual_seed(SEED)  # a head that the checkpoint lacks is drawn as ours is
-        model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=dtype)
         model.config.pad_token_id = pad_token_id
-        return pipeline("text-classification", model=model.eval(), tokenizer=tokenizer)
+        return pipeline("text-classification", model=model.eval(), tokenizer=tokenizer, device=best_device())
 
     def score_ours() -> list[float]:
         scores: list[list[float]] = [[]] * len(groups)
@@ -81,18 +81,18 @@ def load_sides(model_path: str, rows: list[dict], batch_size: int):
     return calls, work, our_model
 
 
-def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int) -> dict:
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int, dtype: torch.dtype) -> dict:
     """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
-    calls, work, our_model = load_sides(model_path, rows, batch_size)
-    result = compare_sides(calls, work, lambda one: num_operations(our_model(), one), len(rows), turns)
+    calls, work, our_model = load_sides(model_path, rows, batch_size, dtype)
+    result = compare_sides(calls, work, lambda one: num_operations(our_model(), one), len(rows), turns, dtype)
     return {"data": name, "batch_size": batch_size, **result}
 
 
-def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int) -> float | None:
+def measure_memory(side: str, model_path: str, rows: list[dict], batch_size: int, dtype: torch.dtype) -> float | None:
     """GiB: the most that this process held while one side scored the rows."""
-    calls, _, _ = load_sides(model_path, rows, batch_size)
+    calls, _, _ = load_sides(model_path, rows, batch_size, dtype)
     calls[side]()
-    return peak_memory_gib()
+    return peak_gib()
 
 
 def main() -> None:
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to score.")
     parser.add_argument("--batch_size", type=int, default=8, help="Conversations per batch of the pipeline; even.")
     parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
     parser.add_argument("--no_memory", action="store_true", help="Leave the peak memory out.")
     parser.add_argument("--memory_of", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--output", default=None, help="JSON file to write.")
@@ -119,11 +120,12 @@ def main() -> None:
     else:
         name = arguments.profile
         rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    dtype = weights_type(arguments.dtype, best_device())
     if arguments.memory_of:
-        print(measure_memory(arguments.memory_of, arguments.model, rows, arguments.batch_size))
+        print(measure_memory(arguments.memory_of, arguments.model, rows, arguments.batch_size, dtype))
         return
     commit = git_commit()
-    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns)
+    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns, dtype)
     if not arguments.no_memory:
         flags = sys.argv[1:]
         result["peak_memory_gib"] = {

@@ -4,12 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from machine import matmul_flops
 from operations import Work
 
 from useful_code.user_errors import UserError
 
-MAX_DIFFERENCE = 1e-3  # of two numbers for one text; more means that the sides read different texts
+# Of two numbers for one text; more means that the sides read different texts. bfloat16 has 8 bits for a number.
+MAX_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
 
 
 def compare_sides(
@@ -18,6 +20,7 @@ def compare_sides(
     operations_of: Callable[[Work], int],
     num_pairs: int,
     turns: int,
+    dtype: torch.dtype,
 ) -> dict:
     """Medians of seconds over the turns, ratios turn by turn, and the bounds against the batched baseline.
 
@@ -34,9 +37,9 @@ def compare_sides(
             start = time.perf_counter()
             numbers[side] = calls[side]()
             seconds[side].append(time.perf_counter() - start)
-        peaks.append(matmul_flops())
+        peaks.append(matmul_flops(dtype=dtype))
     difference = max(abs(a - b) for side in sides[1:] for a, b in zip(numbers[ours], numbers[side], strict=True))
-    if not difference <= MAX_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE[dtype]:
         raise UserError(f"the sides do not agree: two scores of one conversation differ by {difference}")
     medians = {side: statistics.median(values) for side, values in seconds.items()}
     ratios = {
@@ -49,6 +52,7 @@ def compare_sides(
     return {
         "pairs": num_pairs,
         "turns": turns,
+        "dtype": str(dtype).removeprefix("torch."),
         "seconds": medians,
         "seconds_of_turns": seconds,
         "pairs_per_second": {side: num_pairs / value for side, value in medians.items()},

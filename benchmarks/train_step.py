@@ -16,13 +16,14 @@ import random
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from load_recipe import load_recipe
-from machine import matmul_flops, memory_of_fresh_process, write_record
+from machine import matmul_flops, memory_of_fresh_process, peak_gib, wait_for_gpu, write_record
 from operations import Work, num_operations, packed_work, padded_work
 from profiles import PROFILES, draw_length
 from transformers import AutoConfig, TrainerCallback
@@ -32,13 +33,21 @@ from useful_code.chat_pairs import check_pair
 from useful_code.read_rows import load_checked
 from useful_code.render import ensure_pad_token, read_template, render_within
 from useful_code.reward_model import load_reward_model, load_tokenizer
-from useful_code.run_info import git_commit, peak_memory_gib
+from useful_code.run_info import git_commit
 from useful_code.user_errors import UserError, exit_cleanly
 
 recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
 
-BATCH = 4  # pairs
 SEED = 0
+
+
+@dataclass
+class Setting:
+    """What both sides train, and how."""
+
+    model: str  # directory
+    batch_size: int  # pairs
+    bf16: bool  # compute in bfloat16 over float32 weights
 
 
 class StepTimes(TrainerCallback):
@@ -50,9 +59,11 @@ class StepTimes(TrainerCallback):
         self.start = (0.0, 0.0)
 
     def on_step_begin(self, args, state, control, **kwargs):
+        wait_for_gpu()
         self.start = (time.perf_counter(), os.times().system)
 
     def on_step_end(self, args, state, control, **kwargs):
+        wait_for_gpu()
         if state.global_step > 1:
             self.seconds.append(time.perf_counter() - self.start[0])
             self.system_seconds.append(os.times().system - self.start[1])
@@ -87,35 +98,35 @@ def real_pairs(path: str, model: str, num_pairs: int, max_length: int) -> list[d
     return random.Random(SEED).sample(rows, num_pairs)
 
 
-def make_trainer(side: str, model_path: str, pairs: list[dict], max_steps: int, folder: str):
+def make_trainer(side: str, setting: Setting, pairs: list[dict], max_steps: int, folder: str):
     """A trainer that runs `max_steps` optimizer steps over `pairs` in order."""
     shared = {
         "output_dir": folder,
-        "per_device_train_batch_size": BATCH,
+        "per_device_train_batch_size": setting.batch_size,
         "gradient_accumulation_steps": 1,
         "max_steps": max_steps,
         "learning_rate": 1e-5,
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": "none",
-        "bf16": False,
+        "bf16": setting.bf16,
         "disable_tqdm": True,
         "train_sampling_strategy": "sequential",
         "seed": SEED,
     }
-    tokenizer = load_tokenizer(model_path)
+    tokenizer = load_tokenizer(setting.model)
     pad_token_id = ensure_pad_token(read_template(tokenizer))
     if side == "trl":
         from transformers import AutoModelForSequenceClassification
 
-        model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_pretrained(setting.model, num_labels=1, dtype=torch.float32)
         model.config.pad_token_id = pad_token_id
         rows = [{"chosen_ids": list(pair["ids"][0]), "rejected_ids": list(pair["ids"][1])} for pair in pairs]
         args = RewardConfig(
             **shared, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=False, max_length=None
         )
         return RewardTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-    model = load_reward_model(model_path)
+    model = load_reward_model(setting.model)
     model.config.pad_token_id = pad_token_id
     for pair in pairs:
         pair |= {"label": 1.0, "tie": False}
@@ -129,36 +140,39 @@ def make_trainer(side: str, model_path: str, pairs: list[dict], max_steps: int, 
     )
 
 
-def count_work(pairs: list[dict]) -> dict[str, Work]:
+def count_work(pairs: list[dict], batch_size: int) -> dict[str, Work]:
     """Tokens, and pairs of query and key, that each side computes; TRL's padding is included."""
-    batches = [pairs[i : i + BATCH] for i in range(0, len(pairs) - BATCH + 1, BATCH)]
+    batches = [pairs[i : i + batch_size] for i in range(0, len(pairs) - batch_size + 1, batch_size)]
     return {
         "ours": packed_work([pair["ids"] for batch in batches for pair in batch]),
         "trl": padded_work([[len(ids) for pair in batch for ids in pair["ids"]] for batch in batches]),
     }
 
 
-def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: int, memory: bool) -> dict:
+def compare(name: str, setting: Setting, pairs: list[dict], turns: int, steps: int, memory: bool) -> dict:
     times = {"ours": StepTimes(), "trl": StepTimes()}
     trainers, peaks = {}, []
     with tempfile.TemporaryDirectory() as folder:
         for side in times:
-            trainers[side] = make_trainer(side, model_path, pairs, steps + 1, folder)
+            trainers[side] = make_trainer(side, setting, pairs, steps + 1, folder)
             trainers[side].add_callback(times[side])
         datasets = {side: trainer.train_dataset for side, trainer in trainers.items()}
-        timed, size = [], BATCH * (steps + 1)  # every turn meets pairs of its own; its first step is not timed
+        timed, size = (
+            [],
+            setting.batch_size * (steps + 1),
+        )  # every turn meets pairs of its own; its first step is not timed
         for turn in range(turns):
             start = turn * size
-            timed += pairs[start + BATCH : start + size]
+            timed += pairs[start + setting.batch_size : start + size]
             for side in ("ours", "trl") if turn % 2 == 0 else ("trl", "ours"):
                 rows = range(start, start + size)
                 trainers[side].train_dataset = (
                     datasets[side].select(rows) if side == "trl" else [datasets[side][i] for i in rows]
                 )
                 trainers[side].train()
-            peaks.append(matmul_flops())
+            peaks.append(matmul_flops(dtype=torch.bfloat16 if setting.bf16 else torch.float32))
     # Step k of a turn meets the same pairs on both sides, so the ratio is taken step by step.
-    work = count_work(timed)
+    work = count_work(timed, setting.batch_size)
     seconds = {side: sum(times[side].seconds) for side in times}
     ratio, bound = seconds["trl"] / seconds["ours"], work["trl"][0] / work["ours"][0]
     tokens_per_second = {side: work[side][0] / seconds[side] for side in times}
@@ -167,6 +181,8 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
     peak = statistics.median(peaks)
     result = {
         "profile": name,
+        "pairs_per_step": setting.batch_size,
+        "bf16": setting.bf16,
         "pairs_per_second": {side: len(timed) / seconds[side] for side in times},
         "tokens_per_second": tokens_per_second,
         "ratio": ratio,
@@ -186,19 +202,20 @@ def compare(name: str, model_path: str, pairs: list[dict], turns: int, steps: in
         "timed_steps": len(times["ours"].seconds),
     }
     if memory:
+        flags = ("--model", setting.model, "--batch_size", str(setting.batch_size), "--profile", name)
+        flags += ("--bf16",) if setting.bf16 else ()
         result["peak_memory_gib"] = {
-            side: memory_of_fresh_process(__file__, "--model", model_path, "--memory_of", side, "--profile", name)
-            for side in times
+            side: memory_of_fresh_process(__file__, *flags, "--memory_of", side) for side in times
         }
     return result
 
 
-def measure_memory(side: str, profile: str, model_path: str, num_steps: int = 2) -> float | None:
+def measure_memory(side: str, profile: str, setting: Setting, num_steps: int = 2) -> float | None:
     """GiB: the most that this process held during a few steps."""
-    pairs = synthetic_pairs(profile, num_steps * BATCH, model_path)
+    pairs = synthetic_pairs(profile, num_steps * setting.batch_size, setting.model)
     with tempfile.TemporaryDirectory() as folder:
-        make_trainer(side, model_path, pairs, num_steps, folder).train()
-    return peak_memory_gib()
+        make_trainer(side, setting, pairs, num_steps, folder).train()
+    return peak_gib()
 
 
 def main() -> None:
@@ -207,18 +224,21 @@ def main() -> None:
     parser.add_argument("--profile", choices=[*PROFILES, "all"], default="all", help="Length profile.")
     parser.add_argument("--pairs", default=None, help="File of real pairs to use instead of the profiles.")
     parser.add_argument("--max_length", type=int, default=1024, help="Tokens; longer real pairs are left out.")
+    parser.add_argument("--batch_size", type=int, default=4, help="Pairs per step.")
+    parser.add_argument("--bf16", action="store_true", help="Compute in bfloat16 over float32 weights, as on GPUs.")
     parser.add_argument("--turns", type=int, default=4, help="Turns per side, at least 3.")
     parser.add_argument("--steps", type=int, default=3, help="Timed steps per turn.")
     parser.add_argument("--no_memory", action="store_true", help="Leave the peak memory out.")
     parser.add_argument("--memory_of", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
+    setting = Setting(arguments.model, arguments.batch_size, arguments.bf16)
     if arguments.memory_of:
-        print(measure_memory(arguments.memory_of, arguments.profile, arguments.model))
+        print(measure_memory(arguments.memory_of, arguments.profile, setting))
         return
     if arguments.turns < 3:
         raise UserError("--turns must be at least 3: a median of fewer says little")
-    num_pairs = BATCH * (arguments.steps + 1) * arguments.turns
+    num_pairs = setting.batch_size * (arguments.steps + 1) * arguments.turns
     if arguments.pairs:
         work = {
             Path(arguments.pairs).name: real_pairs(arguments.pairs, arguments.model, num_pairs, arguments.max_length)
@@ -230,7 +250,7 @@ def main() -> None:
     commit = git_commit()
     for name, pairs in work.items():
         memory = not arguments.no_memory and not arguments.pairs
-        results.append(compare(name, arguments.model, pairs, arguments.turns, arguments.steps, memory))
+        results.append(compare(name, setting, pairs, arguments.turns, arguments.steps, memory))
         print(json.dumps(results[-1], indent=1), flush=True)
         if arguments.output:  # after every profile: an interrupted run keeps what is measured
             write_record(arguments.output, commit, results)

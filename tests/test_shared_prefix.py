@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from useful_code import prefix_attention
 from useful_code.reward_model import prepare_reward_model
 from useful_code.shared_prefix import Layout, common_prefix_length, num_packed_tokens, pack, pad
 from useful_code.tiny import tiny_reward_model
@@ -83,15 +84,38 @@ def test_packed_loss_and_gradients_equal_plain_transformers(architecture):
         torch.testing.assert_close(actual.grad, expected.grad, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
-def test_flex_kernel_equals_segments_forward(architecture):
-    """FlexAttention runs uncompiled here; on a CPU it has no backward pass."""
+def varlen_by_hand(
+    query, key, value, query_starts, key_starts, longest_query, longest_text, *, scale, window_size, **_
+):
+    """What FlashAttention promises, one text at a time: queries stand at the end of their text and look back."""
+    outputs = []
+    bounds = zip(query_starts[:-1], query_starts[1:], key_starts[:-1], key_starts[1:], strict=True)
+    for q0, q1, k0, k1 in bounds:
+        assert q1 - q0 <= longest_query and k1 - k0 <= longest_text
+        heads = query.shape[1] // key.shape[1]
+        q, k, v = query[q0:q1], key[k0:k1].repeat_interleave(heads, 1), value[k0:k1].repeat_interleave(heads, 1)
+        distance = (torch.arange(k1 - k0 - (q1 - q0), k1 - k0)[:, None] - torch.arange(k1 - k0)[None]).long()
+        seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        weights = (torch.einsum("qhc,khc->hqk", q, k) * scale).masked_fill(~seen, -torch.inf).softmax(-1)
+        outputs.append(torch.einsum("hqk,khc->qhc", weights, v))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("architecture", SHAREABLE)
+def test_varlen_kernel_equals_segments(architecture, monkeypatch):
+    """Rewards and gradients, with FlashAttention (for GPUs) computed by hand; tests/test_gpu.py has the real one."""
+    monkeypatch.setattr(prefix_attention, "_varlen_computes", lambda *_: True)
+    monkeypatch.setattr(prefix_attention, "varlen_attn", varlen_by_hand)
     _, shared = plain_and_shared(architecture)
     groups = random_groups(seed=3)
-    with torch.no_grad():
-        segments = shared(**pack(groups, kernel="segments")).logits
-        flex = shared(**pack(groups, kernel="flex")).logits
-    torch.testing.assert_close(flex, segments, atol=1e-5, rtol=0)
+    found = []
+    for kernel in ("segments", "varlen"):
+        shared.zero_grad()
+        rewards = shared(**pack(groups, kernel)).logits
+        rewards.square().sum().backward()
+        found.append((rewards.detach(), gradient_norm(shared)))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=0)
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing():

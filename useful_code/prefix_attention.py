@@ -1,16 +1,20 @@
 """Attention for rows that share a prefix (`shared_prefix.py`), behind Transformers' attention interface.
 
-Two kernels compute the same: one sdpa call per segment, anywhere; FlexAttention with a block mask, on a GPU.
+Two kernels compute the same: one sdpa call per segment, anywhere; one FlashAttention call for all, in half precision on
+a GPU. (FlexAttention was tried on an H200: it compiles for 15 to 50 s, and rows of other lengths made Inductor fail.)
 
 Shapes: T tokens in the row, S sequences, L padded length, D hidden size, H heads, C channels of a head.
 """
 
 import logging
 from functools import lru_cache
+from inspect import signature
+from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -22,6 +26,8 @@ logger = logging.getLogger(__name__)
 ATTENTION_NAME = "shared_prefix"
 # Keyword arguments of the attention call that change the maths and that no kernel below implements.
 _UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
+# Fewer heads of keys than of queries: torch 2.12 wants to be told, 2.11 has no such argument.
+_GROUPED_HEADS = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 def reason_not_shareable(model) -> str | None:
@@ -145,13 +151,25 @@ def shared_prefix_attention(
     for name in _UNSUPPORTED_ARGUMENTS:
         if kwargs.get(name) is not None:
             raise ValueError(f"shared-prefix attention cannot compute {name}; use padded batches for this model")
-    if layout.kernel == "flex":
-        output = _flex(layout, query, key, value, scaling, sliding_window)
+    if layout.kernel == "varlen" and _varlen_computes(query, value, dropout):
+        output = _varlen(layout, query, key, value, scaling, sliding_window)
     else:
         groups = getattr(module, "num_key_value_groups", 1)
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         output = _segments(layout, query, key, value, dropout, scaling, sliding_window)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _varlen_computes(query: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
+    """FlashAttention takes half precision alone (under autocast the value is cast already), and no dropout here."""
+    return (
+        value.is_cuda
+        and value.dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(value.device) >= (8, 0)
+        and dropout == 0
+        and query.shape[-1] == value.shape[-1] <= 256
+        and query.shape[-1] % 8 == 0
+    )
 
 
 def _segments(layout, query, key, value, dropout, scaling, window) -> torch.Tensor:
@@ -203,36 +221,52 @@ def _causal_mask(num_queries: int, num_keys: int, window: int | None, device: to
     return mask & (queries - keys < window) if window else mask
 
 
-def _flex(layout, query, key, value, scaling, window) -> torch.Tensor:
-    """FlexAttention with a block mask: the fast path on a GPU (it trains there; on a CPU it only runs forward)."""
-    mask = _block_mask(layout, window, query.device)
-    attend = _compiled_flex() if query.is_cuda else flex_attention
-    enable_gqa = query.shape[1] != key.shape[1]
-    return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=enable_gqa)
+def _varlen(layout, query, key, value, scaling, window) -> torch.Tensor:
+    """One call of FlashAttention: every sequence is a query of its own tokens and meets its whole text.
 
-
-@lru_cache(maxsize=1)
-def _compiled_flex():
-    return torch.compile(flex_attention, dynamic=True)
+    The prefix is computed with the first response; its keys and values are copied for every other response.
+    """
+    rows, query_starts, key_starts, longest_query, longest_text = _texts(layout, query.device)
+    grouped: dict = {} if query.shape[1] == key.shape[1] else _GROUPED_HEADS
+    output: Any = varlen_attn(
+        query[0].transpose(0, 1).to(value.dtype),  # (T, H, C); rotary positions left it in float32 under autocast
+        key[0].transpose(0, 1).to(value.dtype).index_select(0, rows),  # (T + copies, H_kv, C)
+        value[0].transpose(0, 1).index_select(0, rows),
+        query_starts,
+        key_starts,
+        longest_query,
+        longest_text,
+        scale=scaling,
+        window_size=(window - 1 if window else -1, 0),  # (left, right) of the query's own place in its text
+        **grouped,
+    )
+    return output.transpose(0, 1)[None]
 
 
 @lru_cache(maxsize=8)
-def _block_mask(layout: Layout, window: int | None, device: torch.device):
-    """The rule of `shared_prefix.py` as a FlexAttention block mask; kept for all layers of a forward pass."""
-    group_ids, owners = [], []  # owner: 0 for a prefix token, k for a token of the k-th response
-    for number, group in enumerate(layout.groups):
-        group_ids.extend([number] * group.num_tokens)
-        owners.extend([0] * group.prefix)
-        for k, length in enumerate(group.suffixes, start=1):
-            owners.extend([k] * length)
-    group_of = torch.tensor(group_ids, device=device)
-    owner_of = torch.tensor(owners, device=device)
-    position_of = torch.tensor(layout.position_ids(), device=device)
+def _texts(layout: Layout, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
+    """Where the sequences of a row stand: of their texts (prefix and response) the tokens' places in the row, and for
+    both the queries and the texts the cumulative starts (S + 1,) and the greatest length. Kept for all layers.
 
-    def may_look(batch, head, query, key):
-        same_text = (owner_of[key] == 0) | (owner_of[key] == owner_of[query])
-        distance = position_of[query] - position_of[key]
-        seen = (group_of[query] == group_of[key]) & same_text & (distance >= 0)
-        return seen & (distance < window) if window else seen
+    >>> from useful_code.shared_prefix import Group
+    >>> rows, query_starts, key_starts, *longest = _texts(Layout((Group(2, (1, 3)),)), torch.device("cpu"))
+    >>> rows.tolist(), query_starts.tolist(), key_starts.tolist(), longest
+    ([0, 1, 2, 0, 1, 3, 4, 5], [0, 3, 6], [0, 3, 8], [3, 5])
+    """
+    rows: list[int] = []
+    num_queries, num_keys = [], []
+    start = 0
+    for group in layout.groups:
+        prefix = range(start, start + group.prefix)
+        start += group.prefix
+        for k, length in enumerate(group.suffixes):
+            rows.extend(prefix)
+            rows.extend(range(start, start + length))
+            num_queries.append(length if k else group.prefix + length)
+            num_keys.append(group.prefix + length)
+            start += length
 
-    return create_block_mask(may_look, None, None, layout.num_tokens, layout.num_tokens, device=device)
+    def starts(lengths: list[int]) -> torch.Tensor:
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+    return torch.tensor(rows, device=device), starts(num_queries), starts(num_keys), max(num_queries), max(num_keys)

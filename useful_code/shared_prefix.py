@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one packed row belong together. `kernel` is "segments" or "flex"."""
+    """How the tokens of one packed row belong together. `kernel` is "segments" or "varlen"."""
 
     groups: tuple[Group, ...]
     kernel: str = "segments"
@@ -139,5 +139,5 @@ def pad(groups: Sequence[Sequence[Sequence[int]]], pad_token_id: int, side: str 
 
 
 def default_kernel() -> str:
-    """FlexAttention where a GPU can compile it; one sdpa call per segment elsewhere."""
-    return "flex" if torch.cuda.is_available() else "segments"
+    """One FlashAttention call on a GPU; one sdpa call per segment elsewhere."""
+    return "varlen" if torch.cuda.is_available() else "segments"
