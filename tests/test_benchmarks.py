@@ -64,6 +64,25 @@ def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_pa
     )
 
 
+def test_embedding_finds_the_hidden_states_of_plain_transformers(benchmark_module, monkeypatch, tiny, tmp_path):
+    flags = ("--model", str(tiny), "--num_pairs", "4", "--batch_size", "4", "--output", str(tmp_path / "out.json"))
+    monkeypatch.setattr(sys, "argv", ["embedding.py", *flags])
+    benchmark_module("embedding").main()
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert result["pairs"] == 4 and result["max_difference_of_scores"] < 1e-4
+    tokens = result["tokens"]
+    assert tokens["ours"] < tokens["one_by_one"] < tokens["padded"]
+
+
+def test_ridge_fits_are_those_of_scikit_learn(benchmark_module, monkeypatch, tmp_path):
+    flags = ("--num_rows", "600", "--num_features", "16", "--rows_per_part", "128", "--their_fits", "171")
+    monkeypatch.setattr(sys, "argv", ["ridge_fits.py", *flags, "--output", str(tmp_path / "out.json")])
+    benchmark_module("ridge_fits").main()
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert result["fits"] == result["their_fits_timed"] == 171
+    assert 0 < result["largest_difference_of_a_weight"] < 1e-8 and result["ratio"] > 0
+
+
 def test_both_orders_find_the_log_odds_of_plain_transformers(benchmark_module, monkeypatch, tmp_path):
     """The context is computed once for both orders; the two baselines compute it twice, one of them with padding."""
     save_tiny_judge(tmp_path / "judge", "llama", "llama3")

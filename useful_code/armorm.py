@@ -89,11 +89,12 @@ def load_armorm(path: str, **kwargs) -> ArmoRMForSequenceClassification:
     settings = {"dtype": torch.float32} | kwargs
     try:
         config = AutoConfig.from_pretrained(path)
-        model, loading = ArmoRMForSequenceClassification.from_pretrained(
+        loaded: Any = ArmoRMForSequenceClassification.from_pretrained(
             path, config=config, output_loading_info=True, **settings
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UserError(f"no ArmoRM can be loaded from {path!r}: {why_not_loaded(path, error)}") from error
+    model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"{path!r} is no whole ArmoRM: it has no {', '.join(missing[:3])}")
     model.missing_head = False

@@ -16,6 +16,7 @@ Shapes: B sequences, L padded length, D hidden size, K objectives.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,7 @@ class GatingNetwork(nn.Module):
         """(..., D) to (..., K): not negative, summing to `logit_scale` over the objectives."""
         with torch.autocast(prompt_embedding.device.type, enabled=False):
             values = prompt_embedding.float()
+            layer: Any
             for number, layer in enumerate(self.layers):
                 values = F.linear(values, layer.weight.float(), layer.bias.float())
                 if number < len(self.layers) - 1:
@@ -64,7 +66,8 @@ class ArmoRMForSequenceClassification(PreTrainedModel):
     """A decoder with K linear heads, and the gate that weighs them."""
 
     base_model_prefix = "model"
-    _keep_in_fp32_modules_strict = ("regression_layer", "gating", "reward_transform_matrix")
+    _keep_in_fp32_modules_strict = ["regression_layer", "gating", "reward_transform_matrix"]
+    reward_transform_matrix: torch.Tensor
 
     def __init__(self, config):
         for flag in ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend"):

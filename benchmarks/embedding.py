@@ -1,0 +1,107 @@
+"""Embedding pairs with `armo-rm/extract_embeddings.py` against plain Transformers on the same texts and decoder.
+
+    python benchmarks/embedding.py --model models/smollm2-135m                          # prompt-heavy, 400 + 50 tokens
+    python benchmarks/embedding.py --model models/smollm2-135m --data_set_name rows.jsonl.gz     # RewardBench's columns
+
+Three sides take turns in one process, and must find the same hidden states: ours (each prompt once, longest first);
+padded batches of `--batch_size` conversations in the order of the data; and one conversation at a time, as the original
+does it. Ours gets a token budget that makes about as many forward passes as the batched baseline. The bound is that
+baseline's tokens, padding included, over ours.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from load_recipe import load_recipe
+from machine import write_record
+from operations import num_operations, packed_work, padded_work
+from profiles import PROFILES, neighbouring_rows, synthetic_rows
+from sides import compare_sides
+from transformers import AutoModel
+
+from useful_code.armorm import gating_tokens
+from useful_code.eval_reward_bench_bt import render_row
+from useful_code.render import ensure_pad_token, read_template
+from useful_code.reward_model import best_device, load_tokenizer, weights_type
+from useful_code.rewardbench_rows import load_rows
+from useful_code.run_info import git_commit
+from useful_code.shared_prefix import pad
+from useful_code.user_errors import UserError, exit_cleanly
+
+extract = load_recipe("armo-rm/extract_embeddings.py")
+COMPARED = 8  # channels of every embedding
+
+
+def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns: int, dtype: torch.dtype) -> dict:
+    """Seconds of the three sides over the same rows, their ratios turn by turn, and the bound."""
+    template = read_template(load_tokenizer(model_path))
+    pad_token_id, tokens = ensure_pad_token(template), gating_tokens(template)
+    groups = [render_row(template, row, number) for number, row in enumerate(rows, start=1)]
+    pairs = [{"ids": group, "prompt": number} for number, group in enumerate(groups)]
+    texts = [ids for group in groups for ids in group]
+    batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+    work = {
+        "ours": packed_work(groups),
+        "padded": padded_work([[len(ids) for ids in batch] for batch in batches]),
+        "one_by_one": padded_work([[len(ids)] for ids in texts]),
+    }
+    device = best_device()
+    decoder = extract.load_decoder(model_path, trust_remote_code=False, dtype=dtype).to(device).eval()
+    plain = AutoModel.from_pretrained(model_path, dtype=dtype).to(device).eval()
+
+    def embed_ours() -> list[float]:
+        budget = -(-work["ours"][0] // len(batches))
+        return extract.embed(decoder, tokens, pad_token_id, pairs, budget)[0][..., :COMPARED].flatten().tolist()
+
+    @torch.inference_mode()
+    def embed_plainly(parts: list[list]) -> list[float]:
+        found = []
+        for part in parts:
+            batch = {key: value.to(device) for key, value in pad([part], pad_token_id, side="left").items()}
+            found += plain(**batch, use_cache=False).last_hidden_state[:, -1, :COMPARED].flatten().tolist()
+        return found
+
+    calls = {
+        "ours": embed_ours,
+        "padded": lambda: embed_plainly(batches),
+        "one_by_one": lambda: embed_plainly([[ids] for ids in texts]),
+    }
+    result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns, dtype)
+    return {"data": name, "batch_size": batch_size, **result}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2-135m", help="Directory of a decoder.")
+    parser.add_argument("--data_set_name", default=None, help="File with the columns of RewardBench, else a profile.")
+    parser.add_argument("--profile", choices=PROFILES, default="400+50", help="Mean tokens of prompt and response.")
+    parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to embed.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Conversations per padded batch; even.")
+    parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
+    parser.add_argument("--output", default=None, help="JSON file to write.")
+    arguments = parser.parse_args()
+    if arguments.turns < 3:
+        raise UserError("--turns must be at least 3: a median of fewer says little")
+    if arguments.batch_size < 2 or arguments.batch_size % 2:
+        raise UserError("--batch_size must be even: a batch holds both answers of each pair")
+    if arguments.num_pairs < arguments.batch_size // 2:
+        raise UserError("--num_pairs must fill at least one batch")
+    if arguments.data_set_name:
+        name = Path(arguments.data_set_name).name
+        rows = neighbouring_rows(load_rows(arguments.data_set_name), arguments.num_pairs, arguments.batch_size // 2)
+    else:
+        name = arguments.profile
+        rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    commit = git_commit()
+    dtype = weights_type(arguments.dtype, best_device())
+    result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns, dtype)
+    print(json.dumps(result, indent=1))
+    if arguments.output:
+        write_record(arguments.output, commit, [result])
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
