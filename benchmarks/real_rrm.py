@@ -13,34 +13,19 @@ get the same number of optimizer steps. Nothing of the data leaves `runs/` and `
 import json
 import random
 import time
-from pathlib import Path
 
 from load_recipe import ROOT
 from machine import write_record
 from real_judged import longer_wins, numbers_of, paired_lead, print_leads, print_table, probabilities
-from real_rows import REWARDBENCH_LIKE, convert, data_dir_of, run, sample_sources, sampling_parser, write_sets
+from real_looks import prompts_of, sets_that_punish_looks
+from real_rows import data_dir_of, run, sample_sources, sampling_parser, write_sets
 
 from useful_code import metrics
-from useful_code.chat_pairs import check_pair, split_by_prompt
-from useful_code.converting.contamination import EvaluationPrompts, read_evaluation_prompts
-from useful_code.read_rows import load_checked, read_rows
+from useful_code.chat_pairs import split_by_prompt
 from useful_code.run_info import git_commit
 from useful_code.user_errors import exit_cleanly
 
 INPUTS = {"alpaca_eval": ["alpaca_eval/outputs.jsonl.gz", "alpaca_eval/preferences.jsonl.gz"]}
-LLMBAR, RM_BENCH = "llmbar/llmbar.jsonl.gz", "rm_bench/rm_bench.jsonl.gz"
-
-
-def hard_of_rm_bench(path: Path, num_rows: int, rng: random.Random) -> list[dict]:
-    """Right answers over wrong ones in a richer style (of concise, detailed, detailed in Markdown), three a row."""
-    rows = [read.row for read in read_rows(path)]
-    pairs = []
-    for row in rng.sample(rows, min(num_rows, len(rows))):
-        question = {"role": "user", "content": row["prompt"]}
-        for plain, rich in ((0, 1), (0, 2), (1, 2)):
-            answers = {"chosen": row["chosen"][plain], "rejected": row["rejected"][rich]}
-            pairs.append({side: [question, {"role": "assistant", "content": text}] for side, text in answers.items()})
-    return pairs
 
 
 def main() -> None:
@@ -53,14 +38,8 @@ def main() -> None:
     started_at, commit = time.time(), git_commit()
     rng = random.Random(arguments.seed)
 
-    llmbar = load_checked(ROOT / convert("llmbar", [data_dir / LLMBAR]), check_pair)[0]
-    judged = {
-        "LLMBar adversarial": [row for row in llmbar if "Adversarial" in row["subset"]],
-        "RM-Bench hard": hard_of_rm_bench(data_dir / RM_BENCH, arguments.rm_bench_rows, rng),
-    }
-    prompts = read_evaluation_prompts(str(data_dir / REWARDBENCH_LIKE))
-    prompts += [(name, row["chosen"][0]["content"]) for name, rows in judged.items() for row in rows]  # one question
-    sample = sample_sources(INPUTS, data_dir, EvaluationPrompts(prompts), arguments, rng)
+    judged = sets_that_punish_looks(data_dir, arguments.rm_bench_rows, rng)
+    sample = sample_sources(INPUTS, data_dir, prompts_of(judged, data_dir), arguments, rng)
     train, judged["held out"] = split_by_prompt(sample, arguments.held_out_share, arguments.seed)
     folder = f"runs/real-rrm-{arguments.seed}"
     files = write_sets(folder, {"train": train, **judged})

@@ -253,15 +253,15 @@ def test_real_numbers_of_pairs_and_ties_by_hand(benchmark_module):
 
 
 def test_hard_comparisons_of_rm_bench_have_the_richer_style_on_the_wrong_side(benchmark_module, tmp_path):
-    real_rrm = benchmark_module("real_rrm")
+    real_looks = benchmark_module("real_looks")
     row = {"prompt": "p", "chosen": ["c0", "c1", "c2"], "rejected": ["r0", "r1", "r2"]}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    pairs = real_rrm.hard_of_rm_bench(tmp_path / "rows.jsonl", 5, random.Random(0))
+    pairs = real_looks.hard_of_rm_bench(tmp_path / "rows.jsonl", 5, random.Random(0))
     answers = [(row["chosen"][-1]["content"], row["rejected"][-1]["content"]) for row in pairs]
     assert answers == [("c0", "r1"), ("c0", "r2"), ("c1", "r2")]
 
 
-@pytest.mark.parametrize("name", ["real_data", "real_pairwise", "real_ssrm", "real_rrm", "real_judge"])
+@pytest.mark.parametrize("name", ["real_data", "real_pairwise", "real_ssrm", "real_rrm", "real_judge", "real_odin"])
 def test_benchmarks_of_real_data_say_what_data_they_need(benchmark_module, monkeypatch, tmp_path, name):
     module = benchmark_module(name)
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])
