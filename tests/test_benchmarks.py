@@ -261,7 +261,9 @@ def test_hard_comparisons_of_rm_bench_have_the_richer_style_on_the_wrong_side(be
     assert answers == [("c0", "r1"), ("c0", "r2"), ("c1", "r2")]
 
 
-@pytest.mark.parametrize("name", ["real_data", "real_pairwise", "real_ssrm", "real_rrm", "real_judge", "real_odin"])
+@pytest.mark.parametrize(
+    "name", ["real_data", "real_pairwise", "real_ssrm", "real_rrm", "real_judge", "real_odin", "real_armo"]
+)
 def test_benchmarks_of_real_data_say_what_data_they_need(benchmark_module, monkeypatch, tmp_path, name):
     module = benchmark_module(name)
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])
