@@ -215,7 +215,7 @@ def test_readme_commands_name_real_files_and_flags(name, words):
     ):
         if f"{function}(parser" in text:
             text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
-    known = set(re.findall(r'"(--[a-z_]+)"', text))
+    known = set(re.findall(r'"(--[a-z0-9_]+)"', text))
     hands_on_the_rest = "parse_known_args()" in text  # to the recipe
     if path.parent in RECIPE_FOLDERS and (path.name.startswith("train_") or hands_on_the_rest):
         known |= recipe_flags(recipe_of(path.parent))

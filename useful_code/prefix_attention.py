@@ -213,6 +213,7 @@ def _segments(layout, query, key, value, dropout, scaling, window) -> torch.Tens
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _causal_mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> torch.Tensor:
     """True where the last `num_queries` of `num_keys` tokens may look: (num_queries, num_keys)."""
     queries = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
@@ -244,6 +245,7 @@ def _varlen(layout, query, key, value, scaling, window) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept from scoring, they may serve in training, where such tensors are saved
 def _texts(layout: Layout, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
     """Where the sequences of a row stand: of their texts (prefix and response) the tokens' places in the row, and for
     both the queries and the texts the cumulative starts (S + 1,) and the greatest length. Kept for all layers.
