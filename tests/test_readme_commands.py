@@ -115,7 +115,8 @@ def test_the_commands_of_the_main_readme(installed):
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
 def test_the_commands_of_every_method(folder, installed):
     """The commands for a laptop; those for GPUs are left out."""
-    write_inputs(installed)
+    shutil.rmtree(installed / "pairs" / "hh", ignore_errors=True)
+    write_inputs(installed, num_pairs=400 if folder.name == "ssrm" else 40)  # a few labels teach SSRM to be sure
     run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
         commands = without_hub(block).replace("\\\n", " ").splitlines()
@@ -179,14 +180,14 @@ def test_the_requirements_of_armo_are_enough(tmp_path):
     assert (copy / "runs" / "armo" / "why" / "report.html").exists()
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path, num_pairs: int = 40) -> None:
     """Files in the shape of the hub data sets, and rows to score."""
     transcripts = [
         {
             "chosen": f"\n\nHuman: What is {i} plus one?\n\nAssistant: It is {i + 1}.",
             "rejected": f"\n\nHuman: What is {i} plus one?\n\nAssistant: I do not know {i}.",
         }
-        for i in range(40)
+        for i in range(num_pairs)
     ]
     table = [
         {
