@@ -113,7 +113,7 @@ def test_the_commands_of_the_main_readme(installed):
 def test_the_commands_of_every_method(folder, installed):
     """The commands for a laptop; those for GPUs are left out."""
     shutil.rmtree(installed / "pairs" / "hh", ignore_errors=True)
-    write_inputs(installed, num_pairs=400 if folder.name == "ssrm" else 40)  # a few labels teach SSRM to be sure
+    write_inputs(installed, num_pairs=600 if folder.name == "ssrm" else 40)  # a few labels teach SSRM to be sure
     run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
         commands = without_hub(block).replace("\\\n", " ").splitlines()
