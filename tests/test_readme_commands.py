@@ -15,7 +15,11 @@ import pytest
 from readmes import JUDGING, METHOD_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
-REPLACED = {"Anthropic/hh-rlhf": "input/hh.jsonl"}  # hub name: local file of the same columns
+REPLACED = {
+    "Anthropic/hh-rlhf": "input/hh.jsonl",  # hub name: local file of the same columns
+    # Six labelled pairs make no model sure (0.50; 0.62 with fifteen times as many), and SSRM stops when it keeps none.
+    "--threshold 0.6": "--threshold 0.5",
+}
 ADDED = {  # what is read from the hub otherwise
     "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
     "eval_reward_bench_judge.py": " --data_set_name input/rewardbench.jsonl",
@@ -35,11 +39,9 @@ def block_with(readme: Path, text: str) -> str:
 
 
 def without_hub(commands: str) -> str:
-    """The same commands on local files."""
-    # Six labelled pairs make no model sure (0.50; 0.62 with fifteen times as many), and SSRM stops when it keeps none.
-    commands = commands.replace("--threshold 0.6", "--threshold 0.5")
-    for name, file in REPLACED.items():
-        commands = commands.replace(name, file)
+    """The same commands on the stand-in rows, which are local files."""
+    for text, stand_in in REPLACED.items():
+        commands = commands.replace(text, stand_in)
     for script, flags in ADDED.items():
         commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
     return commands
