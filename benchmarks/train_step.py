@@ -157,10 +157,8 @@ def compare(name: str, setting: Setting, pairs: list[dict], turns: int, steps: i
             trainers[side] = make_trainer(side, setting, pairs, steps + 1, folder)
             trainers[side].add_callback(times[side])
         datasets = {side: trainer.train_dataset for side, trainer in trainers.items()}
-        timed, size = (
-            [],
-            setting.batch_size * (steps + 1),
-        )  # every turn meets pairs of its own; its first step is not timed
+        # Every turn meets pairs of its own; its first step is not timed.
+        timed, size = [], setting.batch_size * (steps + 1)
         for turn in range(turns):
             start = turn * size
             timed += pairs[start + setting.batch_size : start + size]
@@ -238,6 +236,8 @@ def main() -> None:
         return
     if arguments.turns < 3:
         raise UserError("--turns must be at least 3: a median of fewer says little")
+    if setting.batch_size < 1:
+        raise UserError(f"--batch_size is {setting.batch_size}; it must be at least 1")
     num_pairs = setting.batch_size * (arguments.steps + 1) * arguments.turns
     if arguments.pairs:
         work = {

@@ -1,7 +1,7 @@
 """The READMEs' commands, run as they stand in a fresh copy with a fresh virtual environment (`make test-all`).
 
-Only what needs a hub is replaced (`REPLACED`, `ADDED`); commands for GPUs are parsed by the contract test and left out
-here. Takes ten minutes or so; pip must reach a package index (`PIP_OPTIONS`, as in the Makefile).
+Only what needs a hub is replaced (`REPLACED`, `ADDED`), and one threshold; commands for GPUs are parsed by the contract
+test and left out here. Takes ten minutes or so; pip must reach a package index (`PIP_OPTIONS`, as in the Makefile).
 """
 
 import json
@@ -15,9 +15,11 @@ import pytest
 from readmes import ARMO, JUDGING, METHOD_FOLDERS, RECIPE_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
-REPLACED = {  # hub name: local file of the same columns
-    "Anthropic/hh-rlhf": "input/hh.jsonl",
+REPLACED = {
+    "Anthropic/hh-rlhf": "input/hh.jsonl",  # hub name: local file of the same columns
     "nvidia/HelpSteer2": "input/helpsteer2_rated.jsonl",
+    # Six labelled pairs make no model sure (0.50; 0.62 with fifteen times as many), and SSRM stops when it keeps none.
+    "--threshold 0.6": "--threshold 0.5",
 }
 ADDED = {  # what is read from the hub otherwise
     "eval_reward_bench_bt.py": " --data_set_name input/rewardbench.jsonl",
@@ -38,9 +40,9 @@ def block_with(readme: Path, text: str) -> str:
 
 
 def without_hub(commands: str) -> str:
-    """The same commands on local files."""
-    for name, file in REPLACED.items():
-        commands = commands.replace(name, file)
+    """The same commands on the stand-in rows, which are local files."""
+    for text, stand_in in REPLACED.items():
+        commands = commands.replace(text, stand_in)
     for script, flags in ADDED.items():
         commands = re.sub(rf"({script}(?:[^\n]*\\\n)*[^\n]*)", rf"\1{flags}", commands)
     return commands
@@ -115,8 +117,7 @@ def test_the_commands_of_the_main_readme(installed):
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
 def test_the_commands_of_every_method(folder, installed):
     """The commands for a laptop; those for GPUs are left out."""
-    shutil.rmtree(installed / "pairs" / "hh", ignore_errors=True)
-    write_inputs(installed, num_pairs=400 if folder.name == "ssrm" else 40)  # a few labels teach SSRM to be sure
+    write_inputs(installed)
     run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
         commands = without_hub(block).replace("\\\n", " ").splitlines()
@@ -180,14 +181,14 @@ def test_the_requirements_of_armo_are_enough(tmp_path):
     assert (copy / "runs" / "armo" / "why" / "report.html").exists()
 
 
-def write_inputs(folder: Path, num_pairs: int = 40) -> None:
+def write_inputs(folder: Path) -> None:
     """Files in the shape of the hub data sets, and rows to score."""
     transcripts = [
         {
             "chosen": f"\n\nHuman: What is {i} plus one?\n\nAssistant: It is {i + 1}.",
             "rejected": f"\n\nHuman: What is {i} plus one?\n\nAssistant: I do not know {i}.",
         }
-        for i in range(num_pairs)
+        for i in range(40)
     ]
     table = [
         {
