@@ -4,10 +4,10 @@
         python benchmarks/real_armo.py
 
 Ratings: people's of summaries, of sentences made from data and of dialogue answers, harm and refusal, and whether a
-solution is right. Preferences: RMB. Prompts that also occur in the evaluation table are dropped from both. A
-Bradley-Terry model is trained on the pairs; its frozen decoder embeds everything; objectives, gate and directory are
-made by the commands that users know. None of the rated sets has verbosity, so that the penalties follow the length in
-tokens. Both models then judge held-out pairs and a sample of the RewardBench-shaped table. SmolLM2-135M. Nothing of
+solution is right; nobody rated verbosity, so that it is counted: in which fifth of its source an answer's length lies.
+Preferences: RMB. Prompts that also occur in the evaluation table are dropped from both. A Bradley-Terry model is
+trained on the pairs; its frozen decoder embeds everything; objectives, gate and directory are made by the commands that
+users know. Both models then judge held-out pairs and a sample of the RewardBench-shaped table. SmolLM2-135M. Nothing of
 the data leaves `runs/` and `pairs/`.
 """
 
@@ -17,6 +17,7 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
 from load_recipe import ROOT
 from machine import write_record
 from real_judged import longer_wins, numbers_of, paired_lead, print_leads, print_table, probabilities
@@ -83,6 +84,7 @@ def sample_rated(
         fresh = [row for row, where in zip(rows, strange, strict=True) if where is None]
         short = [row for row in fresh if sum(len(message["content"]) for message in row["messages"]) <= max_characters]
         chosen = rng.sample(short, min(num_rows, len(short)))
+        rate_verbosity(chosen)
         print(
             f"{name}: {len(rows):,} rated, {len(fresh):,} not in the evaluation table, {len(short):,} short enough,",
             end=" ",
@@ -90,6 +92,17 @@ def sample_rated(
         print(f"{len(chosen):,} drawn")
         found += chosen
     return found
+
+
+def rate_verbosity(rows: list[dict]) -> None:
+    """Add the rating `verbosity` in place: 0 for the shortest fifth of these answers, 4 for the longest."""
+    lengths = np.array([len(row["messages"][-1]["content"]) for row in rows])
+    fifths = np.searchsorted(np.quantile(lengths, [0.2, 0.4, 0.6, 0.8]), lengths)
+    for row, fifth in zip(rows, fifths, strict=True):
+        row["ratings"], row["scales"] = (
+            row["ratings"] | {"verbosity": float(fifth)},
+            row["scales"] | {"verbosity": [0, 4]},
+        )
 
 
 def main() -> None:
@@ -120,13 +133,13 @@ def main() -> None:
     run(
         *("bradley-terry-rm/train_bradley_terry.py", "--config", "bradley-terry-rm/smollm2-135m.yaml"),
         *("--model_name_or_path", arguments.model, "--dataset", files["train"], "--eval_dataset", files["held out"]),
-        *("--output_dir", plain, "--seed", str(arguments.seed)),
+        *("--output_dir", plain, "--max_length", str(arguments.max_length), "--seed", str(arguments.seed)),
     )
-    embedding = ("--model_name_or_path", plain, "--max_length", "1024")
+    embedding = ("--model_name_or_path", plain, "--max_length", "2048")
     run(SCRIPTS["embed"], *embedding, "--input", f"{folder}/rated.jsonl", "--output", of_rated)
     run(SCRIPTS["embed"], *embedding, "--input", files["train"], "--output", of_pairs)
     run(SCRIPTS["fit"], "--embeddings", of_rated, "--output", objectives)
-    flags = ("--objectives", objectives, "--embeddings", of_pairs, "--debias_by", "length", *gate_flags)
+    flags = ("--objectives", objectives, "--embeddings", of_pairs, *gate_flags)
     run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed), "--output", gate)
     run("armo-rm/export_armorm.py", "--gate", gate, "--output", armo)
 

@@ -32,6 +32,7 @@ PAIR_RECIPES = {
     "pair-pm/train_pair_pm.py": AutoModelForCausalLM,
     "ssrm/train_ssrm.py": AutoModelForCausalLM,
     "rrm/train_rrm.py": AutoModelForCausalLM,
+    "odin-rm/train_odin.py": AutoModelForSequenceClassification,
 }
 
 
@@ -108,13 +109,27 @@ def world(tmp_path_factory) -> Path:
     """A tiny model with heads of 16 channels, and pairs that it can learn: the shouted answer wins."""
     folder = tmp_path_factory.mktemp("gpu")
     save_tiny_judge(folder / "model", "llama", "llama3", hidden_size=64)
-
-    def chat(i: int, answer: str) -> list[dict]:
-        return [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": answer}]
-
-    rows = [{"chosen": chat(i, f"{i}!!!"), "rejected": chat(i, f"{i}...")} for i in range(160)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [{"chosen": said(i, f"{i}!!!"), "rejected": said(i, f"{i}...")} for i in range(160)]
+    write_rows(folder / "pairs.jsonl", rows)
     return folder
+
+
+def said(i: int, answer: str) -> list[dict]:
+    return [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": answer}]
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(command: list) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def finished(script: str, *flags) -> None:
+    """A command of the repository, as a user starts it, well ended."""
+    run([sys.executable, ROOT / script, *flags])
 
 
 ONE_GPU = ("--config_file", str(ROOT / "configs" / "one_gpu.yaml"))
@@ -129,8 +144,7 @@ def train(world: Path, recipe: str, output: str, *flags: str, launch: tuple[str,
         *("--output_dir", str(world / output), "--held_out_share", "0.2", "--learning_rate", "5e-3"),
         *("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1", "--max_steps", "120", *flags),
     ]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=world)
-    assert finished.returncode == 0, finished.stderr[-4000:]
+    run(command)
     return json.loads((world / output / "run.json").read_text())
 
 
@@ -154,7 +168,37 @@ def test_zero3_on_a_gpu(world):
     assert AutoModelForSequenceClassification.from_pretrained(world / "zero3").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("kind", ["bradley-terry-rm", "pair-pm"])
+def test_armorm_from_rows_to_one_directory_on_a_gpu(world, tmp_path):
+    """Embeddings in bfloat16, gate trained on the GPU; the scores in bfloat16 lie near those in float32."""
+    scales = {"loudness": [0, 4], "verbosity": [0, 4]}
+    rated = [
+        {"messages": chat, "ratings": {"loudness": rating, "verbosity": i % 5}, "scales": scales}
+        for i in range(80)
+        for chat, rating in ((said(i, f"{i}!!!"), 4), (said(i, f"{i}..."), 0))
+    ]
+    write_rows(tmp_path / "rated.jsonl", rated)
+    decoder = ("--model_name_or_path", world / "model")
+    of_rated, of_pairs, objectives, gate, model = (
+        tmp_path / name for name in ("rated", "pairs", "fit", "gate", "armo")
+    )
+    finished("armo-rm/extract_embeddings.py", *decoder, "--input", tmp_path / "rated.jsonl", "--output", of_rated)
+    finished("armo-rm/extract_embeddings.py", *decoder, "--input", world / "pairs.jsonl", "--output", of_pairs)
+    finished("armo-rm/fit_objectives.py", "--embeddings", of_rated, "--output", objectives)
+    stages = ("--objectives", objectives, "--embeddings", of_pairs, "--max_steps", 200)
+    finished("armo-rm/train_gating.py", *stages, "--output", gate)
+    finished("armo-rm/export_armorm.py", "--gate", gate, "--output", model)
+    scores = []
+    for dtype in ("float32", "bfloat16"):
+        files = ("--input", world / "pairs.jsonl", "--output", tmp_path / f"{dtype}.jsonl")
+        finished("useful_code/score.py", "--reward_name_or_path", model, "--dtype", dtype, *files)
+        lines = (tmp_path / f"{dtype}.jsonl").read_text(encoding="utf-8").splitlines()
+        scores.append(torch.tensor([json.loads(line)["scores"] for line in lines]))  # (N, 2)
+    exact, rounded = scores
+    assert (exact[:, 0] > exact[:, 1]).float().mean() >= 0.9
+    assert (rounded - exact).abs().mean() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("kind", ["bradley-terry-rm", "odin-rm", "pair-pm"])
 def test_the_evaluation_command_runs_on_what_was_trained(world, kind):
     """Run after the tests above, it judges their models: the shouted answers win, in bfloat16 too."""
     recipe = next(recipe for recipe in PAIR_RECIPES if recipe.startswith(kind))
@@ -162,11 +206,9 @@ def test_the_evaluation_command_runs_on_what_was_trained(world, kind):
         train(world, recipe, kind, "--save_strategy", "no")
     row = {"subset": "alpacaeval-easy", "chosen_model": "a", "rejected_model": "b"}
     rows = [row | {"id": i, "prompt": f"Say {i}", "chosen": f"{i}!!!", "rejected": f"{i}..."} for i in range(40)]
-    (world / "bench.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-    script = ROOT / "useful_code" / f"eval_reward_bench_{'bt' if kind == 'bradley-terry-rm' else 'pm'}.py"
-    command = [sys.executable, str(script), "--reward_name_or_path", str(world / kind)]
-    command += ["--data_set_name", str(world / "bench.jsonl"), "--record_dir", str(world / f"{kind}.txt")]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=world)
-    assert finished.returncode == 0, finished.stderr[-4000:]
+    write_rows(world / "bench.jsonl", rows)
+    files = ("--data_set_name", world / "bench.jsonl", "--record_dir", world / f"{kind}.txt")
+    script = f"useful_code/eval_reward_bench_{'pm' if kind == 'pair-pm' else 'bt'}.py"
+    finished(script, "--reward_name_or_path", world / kind, *files)
     record = json.loads((world / f"{kind}.json").read_text())
     assert record["alpacaeval-easy"] >= 0.9
