@@ -15,6 +15,7 @@ import gzip
 import json
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from useful_code.rated_rows import check_rated
 from useful_code.read_rows import load_checked
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
-from useful_code.user_errors import exit_cleanly
+from useful_code.user_errors import UserError, exit_cleanly
 
 RATED = {
     "human_ratings_summarization": "human_ratings/summarization.jsonl.gz",
@@ -50,6 +51,7 @@ RATED = {
 }
 SOLUTIONS = "gsm8k_solutions/test_candidates.jsonl.gz"
 INPUTS = {"rmb": ["rmb/pairwise.jsonl.gz"]}
+MIN_RATINGS = 50  # of an objective; fewer say nothing on held-out prompts
 SCRIPTS = {
     kind: f"armo-rm/{name}.py"
     for kind, name in (("embed", "extract_embeddings"), ("fit", "fit_objectives"), ("gate", "train_gating"))
@@ -83,6 +85,8 @@ def sample_rated(
         strange = evaluation.contaminating([row["messages"][:-1] for row in rows])
         fresh = [row for row, where in zip(rows, strange, strict=True) if where is None]
         short = [row for row in fresh if sum(len(message["content"]) for message in row["messages"]) <= max_characters]
+        if not short:
+            raise UserError(f"no answer of {name} has at most {max_characters} characters; raise --max_characters")
         chosen = rng.sample(short, min(num_rows, len(short)))
         rate_verbosity(chosen)
         print(
@@ -91,7 +95,19 @@ def sample_rated(
         )
         print(f"{len(chosen):,} drawn")
         found += chosen
-    return found
+    return keep_often_rated(found)
+
+
+def keep_often_rated(rows: list[dict]) -> list[dict]:
+    """Rows with the ratings of those objectives alone that have MIN_RATINGS of them."""
+    counts = Counter(name for row in rows for name in row["ratings"])
+    rare = {name for name, count in counts.items() if count < MIN_RATINGS}
+    print(f"under {MIN_RATINGS} ratings, left out: {', '.join(sorted(rare)) or 'none'}")
+    kept = []
+    for row in rows:
+        ratings = {name: rating for name, rating in row["ratings"].items() if name not in rare}
+        kept.append(row | {"ratings": ratings, "scales": {name: row["scales"][name] for name in ratings}})
+    return [row for row in kept if set(row["ratings"]) - {"verbosity"}]
 
 
 def rate_verbosity(rows: list[dict]) -> None:
