@@ -193,7 +193,10 @@ def main() -> None:
     label = torch.tensor([row.get("label", 1.0) for row in rows])
     held_out = torch.tensor([is_held_out(row["prompt"], arguments.held_out_share, arguments.seed) for row in rows])
     if held_out.all() or not held_out.any():
-        raise UserError(f"{len(rows):,} pairs leave no prompts to train on, or none to hold out; give more pairs")
+        raise UserError(
+            f"{len(rows):,} pairs leave no prompts to train on, or none to hold out; give more pairs, or another "
+            "--seed where they are one part of a split by the same one"
+        )
 
     found: list[Penalty] | None = None
     transform = torch.eye(len(names))

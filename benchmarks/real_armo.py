@@ -156,7 +156,8 @@ def main() -> None:
     run(SCRIPTS["embed"], *embedding, "--input", files["train"], "--output", of_pairs)
     run(SCRIPTS["fit"], "--embeddings", of_rated, "--output", objectives)
     flags = ("--objectives", objectives, "--embeddings", of_pairs, *gate_flags)
-    run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed), "--output", gate)
+    # Another seed: the one that held these prompts out would hold out none of the others.
+    run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed + 1), "--output", gate)
     run("armo-rm/export_armorm.py", "--gate", gate, "--output", armo)
 
     models = {"ArmoRM": armo, "Bradley-Terry": plain}
