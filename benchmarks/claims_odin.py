@@ -16,10 +16,10 @@ from useful_code.known_truth.world import World, make_pairs, true_margin
 FAMILIES = ("facts", "format", "safety")
 WORLD = World(families=FAMILIES, length_bias=0.5)
 UNBIASED = World(families=FAMILIES)
-NUM_TRAIN, NUM_HELD_OUT = 24_000, 3_000
-# A correlation over 8 pairs is mostly chance. Three epochs are the paper's; after one the quality head had learnt
-# little but to like the shorter answer of a pair (seed 100: right on 0.56 of the balanced pairs, after three on 0.85).
-TRAINING = {"per_device_train_batch_size": 32, "num_train_epochs": 3}
+NUM_TRAIN, NUM_HELD_OUT = 48_000, 3_000
+# Of three tried on seeds 100-104. With 24,000 pairs, 32 a step and three epochs the quality head did not always take
+# off (right on 0.56 of the balanced pairs of seed 2); with 48,000 it did; 16 a step and two epochs were the steadiest.
+TRAINING = {"per_device_train_batch_size": 16, "num_train_epochs": 2}
 CLAIMS = [
     Claim("quality head: size of Pearson's correlation with length", "odin_pearson_size", "<=", 0.1),
     Claim("plain model: Pearson's correlation with length", "plain_pearson", ">=", 0.4),
