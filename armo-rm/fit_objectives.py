@@ -60,7 +60,7 @@ class Objectives:
         return found
 
 
-def survey(directories: Sequence[str], share: float, seed: int) -> Objectives:
+def survey(directories: Sequence[str], share: float, seed: int, leave_out: Sequence[str] = ()) -> Objectives:
     """Raises UserError for an objective with two scales, and for one without a rating to train on."""
     scales: dict[str, tuple[float, float]] = {}
     masks: dict[str, Any] = {}  # of the training rows with a rating
@@ -73,9 +73,13 @@ def survey(directories: Sequence[str], share: float, seed: int) -> Objectives:
                     raise UserError(f"{row['place']}: {name!r} has the scale {scale}, elsewhere {list(scales[name])}")
                 if not is_held_out(row["prompt"], share, seed):
                     masks.setdefault(name, hashlib.blake2b(digest_size=16)).update(number.to_bytes(8, "big"))
-    names = sorted(scales)
+    if unknown := set(leave_out) - set(scales):
+        raise UserError(f"--leave_out {' '.join(sorted(unknown))}: rated are {', '.join(sorted(scales))}")
+    names = sorted(set(scales) - set(leave_out))
+    if not names:
+        raise UserError("--leave_out leaves no objective to fit")
     if missing := [name for name in names if name not in masks]:
-        raise UserError(f"{missing[0]!r} has no rating outside the held-out prompts; give more rows or leave it out")
+        raise UserError(f"{missing[0]!r} has no rating outside the held-out prompts; give more rows, or --leave_out it")
     classes = rated_alike([masks[name].digest() for name in names])
     return Objectives(names, [scales[name] for name in names], classes)
 
@@ -103,6 +107,15 @@ def edge_warnings(names: Sequence[str], chosen: Sequence[float], alphas: Sequenc
         f"{name}: the best alpha, {alpha:g}, is the {ends[alpha]} of --alphas; a better one may lie beyond"
         for name, alpha in zip(names, chosen, strict=True)
         if len(alphas) > 1 and alpha in ends
+    ]
+
+
+def constant_warnings(names: Sequence[str], ratings: np.ndarray) -> list[str]:
+    """One line per objective whose held-out ratings (N, K), nan where there is none, are all the same."""
+    return [
+        f"{name}: all held-out ratings are the same, so that nothing says whether it is predicted"
+        for name, low, high in zip(names, np.nanmin(ratings, 0), np.nanmax(ratings, 0), strict=True)
+        if low == high
     ]
 
 
@@ -138,6 +151,7 @@ def main() -> None:
     add("--output", required=True, help="Folder to write.")
     add("--alphas", type=float, nargs="+", default=ALPHAS, help="Strengths to try, in squared errors.")
     add("--scaling", choices=RULES, default="bin_centre", help="How ratings become numbers in [0, 1].")
+    add("--leave_out", nargs="+", default=[], help="Objectives to ignore: rated too seldom, or always the same.")
     add("--held_out_share", type=float, default=0.2, help="Share of the prompts that choose alpha.")
     add("--seed", type=int, default=42, help="Of the split.")
     arguments = parser.parse_args()
@@ -148,7 +162,7 @@ def main() -> None:
     alphas, split = sorted(set(arguments.alphas)), (arguments.held_out_share, arguments.seed)
     cards = read_cards(arguments.embeddings, "rated")
     num_rows = sum(card["rows"] for card in cards)
-    objectives = survey(arguments.embeddings, *split)
+    objectives = survey(arguments.embeddings, *split, arguments.leave_out)
     num_objectives = len(objectives.names)
 
     def rows_of(held_out: bool, what: str) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
@@ -168,7 +182,7 @@ def main() -> None:
         errors.add(embeddings, ratings)
     if not errors.counts.all():
         name = objectives.names[int(np.argmin(errors.counts))]
-        raise UserError(f"{name!r} has no rating among the held-out prompts; give more rows, or another --seed")
+        raise UserError(f"{name!r} has no rating among the held-out prompts; give more rows, or --leave_out it")
     mean_errors = errors.means()  # (A, K)
     best = mean_errors.argmin(0)  # (K,)
     weights = all_weights[best, np.arange(num_objectives)].astype(np.float32)  # (K, D)
@@ -193,6 +207,7 @@ def main() -> None:
             }
         )
     warnings = edge_warnings(objectives.names, [one["alpha"] for one in numbers], alphas)
+    warnings += constant_warnings(objectives.names, all_ratings)
 
     output = Path(arguments.output)
     write_atomically(output / "objectives.safetensors", save({"regression_layer.weight": weights}))

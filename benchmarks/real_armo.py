@@ -15,7 +15,7 @@ import gzip
 import json
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -95,19 +95,20 @@ def sample_rated(
         )
         print(f"{len(chosen):,} drawn")
         found += chosen
-    return keep_often_rated(found)
+    return found
 
 
-def keep_often_rated(rows: list[dict]) -> list[dict]:
-    """Rows with the ratings of those objectives alone that have MIN_RATINGS of them."""
-    counts = Counter(name for row in rows for name in row["ratings"])
-    rare = {name for name, count in counts.items() if count < MIN_RATINGS}
-    print(f"under {MIN_RATINGS} ratings, left out: {', '.join(sorted(rare)) or 'none'}")
-    kept = []
+def hard_to_fit(rows: list[dict]) -> list[str]:
+    """Objectives with fewer than MIN_RATINGS ratings, or with the same in every row."""
+    ratings = defaultdict(list)
     for row in rows:
-        ratings = {name: rating for name, rating in row["ratings"].items() if name not in rare}
-        kept.append(row | {"ratings": ratings, "scales": {name: row["scales"][name] for name in ratings}})
-    return [row for row in kept if set(row["ratings"]) - {"verbosity"}]
+        for name, rating in row["ratings"].items():
+            ratings[name].append(rating)
+    found = sorted(
+        name for name, all_of_it in ratings.items() if len(all_of_it) < MIN_RATINGS or len(set(all_of_it)) == 1
+    )
+    print(f"under {MIN_RATINGS} ratings or all the same, left out: {', '.join(found) or 'none'}")
+    return found
 
 
 def rate_verbosity(rows: list[dict]) -> None:
@@ -154,7 +155,10 @@ def main() -> None:
     embedding = ("--model_name_or_path", plain, "--max_length", "2048")
     run(SCRIPTS["embed"], *embedding, "--input", f"{folder}/rated.jsonl", "--output", of_rated)
     run(SCRIPTS["embed"], *embedding, "--input", files["train"], "--output", of_pairs)
-    run(SCRIPTS["fit"], "--embeddings", of_rated, "--output", objectives)
+    left_out = hard_to_fit(rated)
+    run(
+        SCRIPTS["fit"], "--embeddings", of_rated, "--output", objectives, *(["--leave_out", *left_out] * bool(left_out))
+    )
     flags = ("--objectives", objectives, "--embeddings", of_pairs, *gate_flags)
     # Another seed: the one that held these prompts out would hold out none of the others.
     run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed + 1), "--output", gate)
