@@ -45,7 +45,7 @@ def explain(scorer: Scorer, group: list) -> dict[str, Any]:
             rewards = output.rewards.double().cpu().numpy()
             sequences = [sequence for _, sequences in members for sequence in sequences]
             found.update(zip(sequences, zip(output.score.tolist(), rewards, strict=True), strict=True))
-    transform = scorer.model.reward_transform_matrix.double().cpu().numpy()
+    transform = scorer.model.reward_transform_matrix.detach().double().cpu().numpy()
     answers = [found[tuple(ids)] for ids in group]
     return {
         "scores": [score for score, _ in answers],

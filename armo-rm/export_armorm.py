@@ -12,7 +12,6 @@ read back by plain Transformers in a process of its own, and its scores must be 
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +69,15 @@ def assemble(decoder: Any, record: dict[str, Any], tensors: dict[str, torch.Tens
     return model.eval()
 
 
+def modelling_source(config_class: type) -> str:
+    """useful_code/armorm_model.py, and the class of the config, without which Transformers 4 does not load it."""
+    source = Path(armorm_model.__file__).read_text(encoding="utf-8")
+    if not config_class.__module__.startswith("transformers."):
+        return source  # a config that comes with code of its own
+    name, model = config_class.__name__, ArmoRMForSequenceClassification.__name__
+    return f"{source}\n\nfrom transformers import {name}  # noqa: E402\n\n{model}.config_class = {name}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -95,7 +103,7 @@ def main() -> None:
     model.config.pad_token_id = pad_token_id
     model.save_pretrained(output)
     template.tokenizer.save_pretrained(output)
-    shutil.copyfile(armorm_model.__file__, output / MODELLING_FILE)
+    write_atomically(output / MODELLING_FILE, modelling_source(type(decoder.config)))
 
     ours = load_armorm(str(output)).eval()
     check_gating_tokens(ours, template)

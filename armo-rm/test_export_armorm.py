@@ -1,6 +1,7 @@
 """From rows to one directory and why it scores as it does: the README's commands on a tiny decoder (METHODS 5.9)."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ inputs = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt",
 with torch.no_grad():
     output = model(**inputs)
 assert torch.equal(output.score, output.logits)
+assert type(model).config_class is type(model.config)  # Transformers 4 asks for it
 print(json.dumps({name: output[name].tolist() for name in ("score", "rewards", "gating_output")}))
 """
 
@@ -58,6 +60,31 @@ def test_the_directory_works_in_a_process_without_this_repository(chain, chats, 
     assert found["score"] == pytest.approx([output.score.item() for output in ours], abs=1e-5)
     for name in ("rewards", "gating_output"):
         assert np.array(found[name]) == pytest.approx(np.concatenate([output[name] for output in ours]), abs=1e-5)
+
+
+OLDER = """
+import json, sys, torch
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+with torch.no_grad():
+    print(json.dumps([model(torch.tensor([ids])).score.item() for ids in json.load(sys.stdin)]))
+"""
+
+
+@pytest.mark.slow  # fetches packages
+@pytest.mark.parametrize("version", ["4.46.3", "4.57.6", "5.0.0"])
+def test_older_transformers_load_the_directory_too(chain, chats, ours, tmp_path, version):
+    """The model; of tokenizers, those of 4 do not know the class that 5 saves."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--target", str(tmp_path), f"transformers=={version}"]
+    assert subprocess.run(install).returncode == 0
+    template = read_template(load_tokenizer(str(chain.model)))
+    done = subprocess.run(
+        [sys.executable, "-c", OLDER, str(chain.model)], input=json.dumps([render(template, chat) for chat in chats]),
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == pytest.approx([output.score.item() for output in ours], abs=1e-5)
 
 
 def test_every_step_left_what_the_next_and_a_person_need(chain):

@@ -67,15 +67,17 @@ class ArmoRMForSequenceClassification(PreTrainedModel):
 
     base_model_prefix = "model"
     _keep_in_fp32_modules_strict = ["regression_layer", "gating", "reward_transform_matrix"]
-    reward_transform_matrix: torch.Tensor
 
     def __init__(self, config):
-        for flag in ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend"):
-            setattr(self, flag, getattr(MODEL_MAPPING[type(config)], flag))  # what its decoder can do
+        decoder = MODEL_MAPPING[type(config)]
+        for flag in dir(decoder):
+            if flag.startswith("_supports_") and isinstance(getattr(decoder, flag), bool):
+                setattr(self, flag, getattr(decoder, flag))  # sdpa, flash attention, ...: what its decoder can do
         super().__init__(config)
         self.model = AutoModel.from_config(config)
         self.regression_layer = nn.Linear(config.hidden_size, config.num_objectives, bias=False)
-        self.register_buffer("reward_transform_matrix", torch.eye(config.num_objectives))
+        # A parameter that nothing trains: Transformers 4 keeps no buffer in float32.
+        self.reward_transform_matrix = nn.Parameter(torch.eye(config.num_objectives), requires_grad=False)
         self.gating = GatingNetwork(
             config.hidden_size,
             config.num_objectives,

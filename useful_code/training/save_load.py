@@ -157,7 +157,8 @@ def _run_alone(script: str, arguments: list[str], standard_input: str = "") -> s
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC", "ACCELERATE_", "FSDP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
     environment["CUDA_VISIBLE_DEVICES"] = ""
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])  # where useful_code lies, installed or copied
+    folders = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]  # useful_code, installed or copied
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     finished = subprocess.run(
         [sys.executable, script, *arguments], input=standard_input, env=environment, capture_output=True, text=True
     )
