@@ -9,7 +9,7 @@ import torch
 from debias import GRID, penalties, transform_matrix
 from hypothesis import given
 from hypothesis import strategies as st
-from train_gating import gated_scores, new_gate, ranking_losses, train_gate, verbosity_index
+from train_gating import gated_scores, new_gate, ranking_losses, starting_scale, train_gate, verbosity_index
 
 from useful_code.armorm_model import GatingNetwork
 from useful_code.metrics import spearman_correlation
@@ -183,3 +183,28 @@ def test_losses_by_hand():
     """softplus(-0.7) = 0.40318605; with the label 0.25: 0.25 * 0.40318605 + 0.75 * 1.10318605 = 0.92818605."""
     scores = torch.tensor([[1.2, 0.5], [1.2, 0.5]])
     assert ranking_losses(scores, torch.tensor([1.0, 0.25])).tolist() == pytest.approx([0.40318605, 0.92818605])
+
+
+def test_the_scale_starts_where_equal_weights_fit_best():
+    """Labels of the law sigmoid(20 x the mean difference), and labels against it: then as small as it may."""
+    generator = torch.Generator().manual_seed(0)
+    rewards = 0.1 * torch.randn(20_000, 2, 4, generator=generator)
+    difference = (rewards[:, 0] - rewards[:, 1]).mean(-1)
+    label = torch.bernoulli(torch.sigmoid(20 * difference), generator=generator)
+    assert starting_scale(rewards, label, torch.eye(4)) == pytest.approx(20, rel=0.15)
+    assert starting_scale(rewards, 1 - label, torch.eye(4)) == 1
+
+
+def test_a_gate_learns_to_weigh_within_the_default_number_of_steps():
+    """Two kinds of prompt in which one rating counts four times the other: the law of the labels is found, where a
+    scale that starts too small would put all weight on one rating."""
+    generator = torch.Generator().manual_seed(1)
+    rewards = 0.2 * torch.randn(4000, 2, 2, generator=generator)
+    kind = torch.randint(2, (4000,), generator=generator)
+    counts = torch.tensor([[16.0, 4.0], [4.0, 16.0]])[kind]  # (N, K)
+    label = torch.sigmoid((counts * (rewards[:, 0] - rewards[:, 1])).sum(-1))
+    prompts = torch.eye(2)[kind]
+    gate = new_gate("prompt", 2, 2, hidden_dim=16, n_hidden=1, seed=0)
+    settings = options(learning_rate=1e-3, max_steps=2000, batch_size=256)
+    train_gate(gate, prompts, rewards, label, torch.eye(2), settings, progress=False)
+    assert gate(torch.eye(2)).detach() == pytest.approx(torch.tensor([[16.0, 4.0], [4.0, 16.0]]), abs=2.5)

@@ -42,6 +42,7 @@ from useful_code.run_info import write_run_info
 from useful_code.user_errors import UserError, exit_cleanly
 
 TEMPERATURE = 10.0
+SCALE_STEP = 10.0  # the scale's learning rate, in parts of its size: a network's weights change by more than their own
 
 
 # --- the method ---
@@ -80,6 +81,22 @@ def new_gate(kind: str, in_features: int, num_objectives: int, hidden_dim: int, 
     return gate
 
 
+def starting_scale(
+    rewards: torch.Tensor,  # (N, 2, K)
+    label: torch.Tensor,  # (N,)
+    transform: torch.Tensor,  # (K, K)
+) -> float:
+    """The scale, of 1 to 100, at which equal weights have the least loss.
+
+    Ratings differ by tenths and log-odds by several: from 1 the optimizer would need many thousand steps. And as long
+    as the scale is too small, the least loss has all weight on the one rating that differs most.
+    """
+    margins = gated_scores(torch.full(rewards.shape[::2], 1 / rewards.shape[-1]), rewards, transform)  # (N, 2)
+    scales = torch.logspace(0, 2, 41)
+    losses = torch.stack([ranking_losses(scale * margins, label).mean() for scale in scales])
+    return scales[losses.argmin()].item()
+
+
 def train_gate(
     gate: GatingNetwork,
     prompts: torch.Tensor,  # (N, D)
@@ -91,8 +108,12 @@ def train_gate(
 ) -> list[dict[str, float]]:
     """Train in place on batches drawn with replacement, everything from the seed; the loss of every 50th step or so."""
     torch.manual_seed(arguments.seed)  # of the dropout
-    trained = [parameter for parameter in gate.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=arguments.learning_rate, weight_decay=0.0)
+    scale = starting_scale(rewards, label, transform.cpu())
+    nn.init.constant_(gate.logit_scale, scale)
+    layers = [parameter for parameter in gate.layers.parameters() if parameter.requires_grad]
+    groups = [{"params": [gate.logit_scale], "lr": arguments.learning_rate * SCALE_STEP * scale}]
+    groups += [{"params": layers, "lr": arguments.learning_rate}] if layers else []
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.max_steps)
     generator = torch.Generator().manual_seed(arguments.seed)
     log = []
