@@ -3,8 +3,9 @@
     w_k = argmin_w  sum_{i rated} (w . h_i - p_ik)^2 + alpha |w|^2  =  (H_k^T H_k + alpha I)^-1 H_k^T p_k
 
 No intercept. The rows are seen once, part by part: of them only H^T H is kept, one for all objectives that have their
-ratings on the same rows. Rows of a part that miss the same ratings are multiplied once, whatever they miss. One
-decomposition of H^T H gives the weights for every alpha. Everything is float64.
+ratings on the same rows. Rows that miss the same ratings are multiplied together, whatever they miss: they wait until
+there are many, for a product of few rows costs as much as writing a whole matrix. One decomposition of H^T H gives the
+weights for every alpha. Everything is float64.
 
 Shapes: N rows, D hidden size, K objectives, A alphas.
 """
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+MOST_WAITING = 16_384  # rows
 
 
 class GramMatrices:
@@ -26,6 +28,7 @@ class GramMatrices:
         self.grams = {number: np.zeros((num_features, num_features)) for number in set(classes)}
         self.moments = np.zeros((len(self.classes), num_features))
         self.counts = np.zeros(len(self.classes), dtype=int)
+        self.waiting: dict[bytes, list[Array]] = {}  # embeddings by which objectives their rows have ratings of
 
     def add(self, embeddings: np.ndarray, ratings: Array) -> None:
         """Embeddings (N, D) of any type, ratings (N, K) with nan where there is none."""
@@ -37,14 +40,23 @@ class GramMatrices:
                 continue
             rows = pattern_of.reshape(-1) == number
             here = embeddings[rows]
-            product = here.T @ here  # NumPy computes half of it, for it is symmetric
-            for class_number in {self.classes[k] for k in objectives}:
-                self.grams[class_number] += product
+            self.waiting.setdefault(pattern.tobytes(), []).append(here)
             self.moments[objectives] += ratings[rows][:, objectives].T @ here
             self.counts[objectives] += len(here)
+        while sum(map(_num_rows, self.waiting.values())) > MOST_WAITING:
+            self._multiply(max(self.waiting, key=lambda pattern: _num_rows(self.waiting[pattern])))
+
+    def _multiply(self, pattern: bytes) -> None:
+        """Take the waiting rows of one pattern into the matrices."""
+        here = np.concatenate(self.waiting.pop(pattern))
+        product = here.T @ here  # NumPy computes half of it, for it is symmetric
+        for class_number in {self.classes[k] for k in np.flatnonzero(np.frombuffer(pattern, bool))}:
+            self.grams[class_number] += product
 
     def weights(self, alphas: Sequence[float]) -> Array:
         """(A, K, D). Raises ValueError for an objective without a rating."""
+        for pattern in list(self.waiting):
+            self._multiply(pattern)
         if not self.counts.all():
             raise ValueError(f"objective {int(np.argmin(self.counts))} has no rating to fit")
         found = np.empty((len(alphas), *self.moments.shape))
@@ -52,6 +64,10 @@ class GramMatrices:
             members = [k for k, its_class in enumerate(self.classes) if its_class == number]
             found[:, members] = ridge_weights(gram, self.moments[members], alphas)
         return found
+
+
+def _num_rows(parts: Sequence[Array]) -> int:
+    return sum(map(len, parts))
 
 
 def ridge_weights(gram: Array, moments: Array, alphas: Sequence[float]) -> Array:
