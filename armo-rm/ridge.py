@@ -28,30 +28,28 @@ class GramMatrices:
         self.grams = {number: np.zeros((num_features, num_features)) for number in set(classes)}
         self.moments = np.zeros((len(self.classes), num_features))
         self.counts = np.zeros(len(self.classes), dtype=int)
-        self.waiting: dict[bytes, list[Array]] = {}  # embeddings by which objectives their rows have ratings of
+        self.waiting: dict[bytes, list[tuple[np.ndarray, Array]]] = {}  # rows by which objectives they have ratings of
 
     def add(self, embeddings: np.ndarray, ratings: Array) -> None:
         """Embeddings (N, D) of any type, ratings (N, K) with nan where there is none."""
-        embeddings, rated = np.asarray(embeddings, np.float64), ~np.isnan(ratings)
-        patterns, pattern_of = np.unique(rated, axis=0, return_inverse=True)
+        patterns, pattern_of = np.unique(~np.isnan(ratings), axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
-            objectives = np.flatnonzero(pattern)
-            if len(objectives) == 0:
-                continue
-            rows = pattern_of.reshape(-1) == number
-            here = embeddings[rows]
-            self.waiting.setdefault(pattern.tobytes(), []).append(here)
-            self.moments[objectives] += ratings[rows][:, objectives].T @ here
-            self.counts[objectives] += len(here)
+            if pattern.any():
+                rows = pattern_of.reshape(-1) == number
+                self.waiting.setdefault(pattern.tobytes(), []).append((embeddings[rows], ratings[rows][:, pattern]))
+                self.counts[pattern] += rows.sum()
         while sum(map(_num_rows, self.waiting.values())) > MOST_WAITING:
             self._multiply(max(self.waiting, key=lambda pattern: _num_rows(self.waiting[pattern])))
 
     def _multiply(self, pattern: bytes) -> None:
-        """Take the waiting rows of one pattern into the matrices."""
-        here = np.concatenate(self.waiting.pop(pattern))
+        """Take the waiting rows of one pattern into the sums."""
+        embeddings, ratings = zip(*self.waiting.pop(pattern), strict=True)
+        here = np.concatenate(embeddings, dtype=np.float64)
+        objectives = np.flatnonzero(np.frombuffer(pattern, bool))
         product = here.T @ here  # NumPy computes half of it, for it is symmetric
-        for class_number in {self.classes[k] for k in np.flatnonzero(np.frombuffer(pattern, bool))}:
+        for class_number in {self.classes[k] for k in objectives}:
             self.grams[class_number] += product
+        self.moments[objectives] += np.concatenate(ratings).T @ here
 
     def weights(self, alphas: Sequence[float]) -> Array:
         """(A, K, D). Raises ValueError for an objective without a rating."""
@@ -66,8 +64,8 @@ class GramMatrices:
         return found
 
 
-def _num_rows(parts: Sequence[Array]) -> int:
-    return sum(map(len, parts))
+def _num_rows(parts: Sequence[tuple[np.ndarray, Array]]) -> int:
+    return sum(len(embeddings) for embeddings, _ in parts)
 
 
 def ridge_weights(gram: Array, moments: Array, alphas: Sequence[float]) -> Array:
