@@ -11,13 +11,12 @@ baseline's tokens, padding included, over ours.
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from load_recipe import load_recipe
 from machine import write_record
 from operations import num_operations, packed_work, padded_work
-from profiles import PROFILES, neighbouring_rows, synthetic_rows
+from profiles import PROFILES, rows_asked_for
 from sides import compare_sides
 from transformers import AutoModel
 
@@ -25,10 +24,9 @@ from useful_code.armorm import gating_tokens
 from useful_code.eval_reward_bench_bt import render_row
 from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import best_device, load_tokenizer, weights_type
-from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
 from useful_code.shared_prefix import pad
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 extract = load_recipe("armo-rm/extract_embeddings.py")
 COMPARED = 8  # channels of every embedding
@@ -83,18 +81,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
-    if arguments.turns < 3:
-        raise UserError("--turns must be at least 3: a median of fewer says little")
-    if arguments.batch_size < 2 or arguments.batch_size % 2:
-        raise UserError("--batch_size must be even: a batch holds both answers of each pair")
-    if arguments.num_pairs < arguments.batch_size // 2:
-        raise UserError("--num_pairs must fill at least one batch")
-    if arguments.data_set_name:
-        name = Path(arguments.data_set_name).name
-        rows = neighbouring_rows(load_rows(arguments.data_set_name), arguments.num_pairs, arguments.batch_size // 2)
-    else:
-        name = arguments.profile
-        rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    name, rows = rows_asked_for(arguments)
     commit = git_commit()
     dtype = weights_type(arguments.dtype, best_device())
     result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns, dtype)

@@ -1,9 +1,12 @@
 """The rows of the speed benchmarks: lognormal lengths around the means of a profile, or neighbours from a file."""
 
+import argparse
 import math
 import random
+from pathlib import Path
 
 from useful_code.known_truth.text import CONTEXT
+from useful_code.rewardbench_rows import load_rows
 from useful_code.user_errors import UserError
 
 PROFILES = {"200+100": (200, 100), "400+50": (400, 50)}
@@ -37,3 +40,17 @@ def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) ->
         raise UserError(f"--num_pairs is {num_pairs}; the data set has {len(rows)} rows")
     chosen = sorted(random.Random(SEED).sample(starts, num_pairs // pairs_per_batch))
     return [row for start in chosen for row in rows[start : start + pairs_per_batch]]
+
+
+def rows_asked_for(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
+    """Name and rows of --data_set_name, else of --profile, enough for batches of --batch_size. Raises UserError."""
+    if arguments.turns < 3:
+        raise UserError("--turns must be at least 3: a median of fewer says little")
+    if arguments.batch_size < 2 or arguments.batch_size % 2:
+        raise UserError("--batch_size must be even: a batch holds both answers of each pair")
+    if arguments.num_pairs < arguments.batch_size // 2:
+        raise UserError("--num_pairs must fill at least one batch")
+    if arguments.data_set_name:
+        file, batch = arguments.data_set_name, arguments.batch_size // 2
+        return Path(file).name, neighbouring_rows(load_rows(file), arguments.num_pairs, batch)
+    return arguments.profile, synthetic_rows(*PROFILES[arguments.profile], arguments.num_pairs)

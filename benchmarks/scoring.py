@@ -15,22 +15,20 @@ import argparse
 import json
 import sys
 from functools import cache
-from pathlib import Path
 
 import torch
 from machine import memory_of_fresh_process, peak_gib, write_record
 from operations import num_operations, packed_work, padded_work
-from profiles import PROFILES, SEED, neighbouring_rows, synthetic_rows
+from profiles import PROFILES, SEED, rows_asked_for
 from sides import compare_sides
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from useful_code.eval_reward_bench_bt import conversations, render_row, text_of
 from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import best_device, load_reward_model, load_tokenizer, weights_type
-from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
 from useful_code.scoring import Scorer, score_groups
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 SIDES = ("ours", "pipeline", "pipeline_one_by_one")
 
@@ -108,18 +106,7 @@ def main() -> None:
     parser.add_argument("--memory_of", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
-    if arguments.turns < 3:
-        raise UserError("--turns must be at least 3: a median of fewer says little")
-    if arguments.batch_size < 2 or arguments.batch_size % 2:
-        raise UserError("--batch_size must be even: a batch holds both answers of each pair")
-    if arguments.num_pairs < arguments.batch_size // 2:
-        raise UserError("--num_pairs must fill at least one batch")
-    if arguments.data_set_name:
-        name = Path(arguments.data_set_name).name
-        rows = neighbouring_rows(load_rows(arguments.data_set_name), arguments.num_pairs, arguments.batch_size // 2)
-    else:
-        name = arguments.profile
-        rows = synthetic_rows(*PROFILES[name], arguments.num_pairs)
+    name, rows = rows_asked_for(arguments)
     dtype = weights_type(arguments.dtype, best_device())
     if arguments.memory_of:
         print(measure_memory(arguments.memory_of, arguments.model, rows, arguments.batch_size, dtype))
