@@ -1,7 +1,8 @@
 """Embedding pairs with `armo-rm/extract_embeddings.py` against plain Transformers on the same texts and decoder.
 
-    python benchmarks/embedding.py --model models/smollm2-135m                          # prompt-heavy, 400 + 50 tokens
-    python benchmarks/embedding.py --model models/smollm2-135m --data_set_name rows.jsonl.gz     # RewardBench's columns
+    python benchmarks/embedding.py                                     # prompts of 400 tokens, two answers of 50 each
+    python benchmarks/embedding.py --pairs_per_prompt 2                # four answers, as UltraFeedback's ratings have
+    python benchmarks/embedding.py --data_set_name rows.jsonl.gz       # RewardBench's columns
 
 Three sides take turns in one process, and must find the same hidden states: ours (each prompt once, longest first);
 padded batches of `--batch_size` conversations in the order of the data; and one conversation at a time, as the original
@@ -26,7 +27,7 @@ from useful_code.render import ensure_pad_token, read_template
 from useful_code.reward_model import best_device, load_tokenizer, weights_type
 from useful_code.run_info import git_commit
 from useful_code.shared_prefix import pad
-from useful_code.user_errors import exit_cleanly
+from useful_code.user_errors import UserError, exit_cleanly
 
 extract = load_recipe("armo-rm/extract_embeddings.py")
 COMPARED = 8  # channels of every embedding
@@ -37,11 +38,14 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
     template = read_template(load_tokenizer(model_path))
     pad_token_id, tokens = ensure_pad_token(template), gating_tokens(template)
     groups = [render_row(template, row, number) for number, row in enumerate(rows, start=1)]
-    pairs = [{"ids": group, "prompt": number} for number, group in enumerate(groups)]
+    pairs = [{"ids": group, "prompt": row["prompt"]} for group, row in zip(groups, rows, strict=True)]
+    of_prompts: dict[str, list] = {}
+    for pair in pairs:
+        of_prompts.setdefault(pair["prompt"], []).extend(pair["ids"])
     texts = [ids for group in groups for ids in group]
     batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
     work = {
-        "ours": packed_work(groups),
+        "ours": packed_work(list(of_prompts.values())),
         "padded": padded_work([[len(ids) for ids in batch] for batch in batches]),
         "one_by_one": padded_work([[len(ids)] for ids in texts]),
     }
@@ -67,7 +71,7 @@ def compare(name: str, model_path: str, rows: list[dict], batch_size: int, turns
         "one_by_one": lambda: embed_plainly([[ids] for ids in texts]),
     }
     result = compare_sides(calls, work, lambda one: num_operations(plain, one), len(rows), turns, dtype)
-    return {"data": name, "batch_size": batch_size, **result}
+    return {"data": name, "prompts": len(of_prompts), "batch_size": batch_size, **result}
 
 
 def main() -> None:
@@ -76,12 +80,15 @@ def main() -> None:
     parser.add_argument("--data_set_name", default=None, help="File with the columns of RewardBench, else a profile.")
     parser.add_argument("--profile", choices=PROFILES, default="400+50", help="Mean tokens of prompt and response.")
     parser.add_argument("--num_pairs", type=int, default=32, help="Pairs to embed.")
+    parser.add_argument("--pairs_per_prompt", type=int, default=1, help="Of a profile: 2 means four answers.")
     parser.add_argument("--batch_size", type=int, default=8, help="Conversations per padded batch; even.")
     parser.add_argument("--turns", type=int, default=3, help="Turns per side, at least 3.")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
     parser.add_argument("--output", default=None, help="JSON file to write.")
     arguments = parser.parse_args()
-    name, rows = rows_asked_for(arguments)
+    if arguments.pairs_per_prompt < 1:
+        raise UserError("--pairs_per_prompt must be at least 1")
+    name, rows = rows_asked_for(arguments, arguments.pairs_per_prompt)
     commit = git_commit()
     dtype = weights_type(arguments.dtype, best_device())
     result = compare(name, arguments.model, rows, arguments.batch_size, arguments.turns, dtype)

@@ -19,7 +19,7 @@ def draw_length(rng: random.Random, mean: int) -> int:
     return max(1, round(rng.lognormvariate(0, SIGMA) * mean / math.exp(SIGMA**2 / 2)))
 
 
-def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int) -> list[dict]:
+def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int, pairs_per_prompt: int = 1) -> list[dict]:
     """Pairs of plain English words, about one token each; lengths are lognormal with the given means."""
     rng = random.Random(SEED)
     words = sorted({word for sentence in CONTEXT for word in sentence.split()})
@@ -27,10 +27,11 @@ def synthetic_rows(prompt_mean: int, response_mean: int, num_pairs: int) -> list
     def text(mean: int) -> str:
         return " ".join(rng.choice(words) for _ in range(draw_length(rng, mean)))
 
-    return [
-        {"prompt": text(prompt_mean), "chosen": text(response_mean), "rejected": text(response_mean)}
-        for _ in range(num_pairs)
-    ]
+    rows: list[dict] = []
+    for number in range(num_pairs):
+        prompt = rows[-1]["prompt"] if number % pairs_per_prompt else text(prompt_mean)
+        rows.append({"prompt": prompt, "chosen": text(response_mean), "rejected": text(response_mean)})
+    return rows
 
 
 def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) -> list[dict]:
@@ -42,7 +43,7 @@ def neighbouring_rows(rows: list[dict], num_pairs: int, pairs_per_batch: int) ->
     return [row for start in chosen for row in rows[start : start + pairs_per_batch]]
 
 
-def rows_asked_for(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
+def rows_asked_for(arguments: argparse.Namespace, pairs_per_prompt: int = 1) -> tuple[str, list[dict]]:
     """Name and rows of --data_set_name, else of --profile, enough for batches of --batch_size. Raises UserError."""
     if arguments.turns < 3:
         raise UserError("--turns must be at least 3: a median of fewer says little")
@@ -53,4 +54,5 @@ def rows_asked_for(arguments: argparse.Namespace) -> tuple[str, list[dict]]:
     if arguments.data_set_name:
         file, batch = arguments.data_set_name, arguments.batch_size // 2
         return Path(file).name, neighbouring_rows(load_rows(file), arguments.num_pairs, batch)
-    return arguments.profile, synthetic_rows(*PROFILES[arguments.profile], arguments.num_pairs)
+    rows = synthetic_rows(*PROFILES[arguments.profile], arguments.num_pairs, pairs_per_prompt)
+    return arguments.profile, rows

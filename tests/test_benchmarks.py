@@ -66,12 +66,17 @@ def test_scoring_finds_the_scores_of_the_pipeline_and_counts_tokens(tiny, tmp_pa
 
 def test_embedding_finds_the_hidden_states_of_plain_transformers(benchmark_module, monkeypatch, tiny, tmp_path):
     flags = ("--model", str(tiny), "--num_pairs", "4", "--batch_size", "4", "--output", str(tmp_path / "out.json"))
-    monkeypatch.setattr(sys, "argv", ["embedding.py", *flags])
-    benchmark_module("embedding").main()
-    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert result["pairs"] == 4 and result["max_difference_of_scores"] < 1e-4
-    tokens = result["tokens"]
-    assert tokens["ours"] < tokens["one_by_one"] < tokens["padded"]
+    saved = []
+    for pairs_per_prompt in (1, 2):
+        monkeypatch.setattr(sys, "argv", ["embedding.py", *flags, "--pairs_per_prompt", str(pairs_per_prompt)])
+        benchmark_module("embedding").main()
+        (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+        assert result["pairs"] == 4 and result["prompts"] == 4 // pairs_per_prompt
+        assert result["max_difference_of_scores"] < 1e-4
+        tokens = result["tokens"]
+        assert tokens["ours"] < tokens["one_by_one"] < tokens["padded"]
+        saved.append(tokens["one_by_one"] / tokens["ours"])
+    assert saved[0] < 2 < saved[1] < 4  # 900 tokens of 500, and 1800 of 600
 
 
 def test_ridge_fits_are_those_of_scikit_learn(benchmark_module, monkeypatch, tmp_path):
