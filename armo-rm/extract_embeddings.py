@@ -22,7 +22,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,12 +107,14 @@ def embed(
     pad_token_id: int,
     rows: Sequence[dict],  # N, each with `ids` of as many answers
     max_tokens_per_batch: int,
+    progress: Callable[[int], Any] = lambda num_rows: None,  # is told of rows whenever a batch is done
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings (N, answers, D) of the answers and (N, D) of the prompts, on the CPU, in the model's type."""
     by_prompt: dict[str, list[array]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).extend(row["ids"])
-    groups = list(by_prompt.values())
+    num_rows = Counter(row["prompt"] for row in rows)
+    prompts, groups = list(by_prompt), list(by_prompt.values())
     of_sequence: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
     fill = fill_batches if model.shares_prefix else fill_padded_batches
     for indices in fill(groups, max_tokens_per_batch):
@@ -121,6 +123,7 @@ def embed(
             ends, gates = (hidden.cpu() for hidden in hidden_at_ends_and_gates(model, tokens, **batch))  # (S, D) each
             sequences = [sequence for _, group in members for sequence in group]
             of_sequence.update(zip(sequences, zip(ends, gates, strict=True), strict=True))
+        progress(sum(num_rows[prompts[index]] for index in indices))
     found = [[of_sequence[tuple(ids)] for ids in row["ids"]] for row in rows]
     responses = torch.stack([torch.stack([end for end, _ in answers]) for answers in found])
     return responses, torch.stack([answers[0][1] for answers in found])
@@ -189,7 +192,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", required=True, help="Folder to write.")
     add("--max_length", type=int, default=None, help="Refuse rows with a longer sequence, in tokens.")
     add("--max_tokens_per_batch", type=int, default=8192, help="Tokens of one forward pass, prompts counted once.")
-    add("--rows_per_part", type=int, default=4096, help="Rows of one file; what an interruption may cost a process.")
+    add("--rows_per_part", type=int, default=512, help="Rows of one file; what an interruption may cost a process.")
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on a GPU.")
     add("--deepspeed", default=None, help="ZeRO-3 config: the processes share out the decoder's weights.")
     add("--chat_template_path", default=None, help="Jinja file to use instead of the model's template.")
@@ -227,13 +230,16 @@ def main() -> None:
                 responses = torch.empty(0, 2, model.config.hidden_size, dtype=dtype)
                 prompts = responses[:, 0]
                 if rows:
-                    responses, prompts = embed(model, tokens, pad_token_id, rows, arguments.max_tokens_per_batch)
+                    budget = arguments.max_tokens_per_batch
+                    responses, prompts = embed(model, tokens, pad_token_id, rows, budget, bar.update)
                 tensors = {"response": responses, "prompt": prompts}
                 if kind == "rated":
                     tensors = {"response": responses[:, 0]}
                 write_part(file, key, [{name: row[name] for name in row if name != "ids"} for row in rows], tensors)
             results.append(PartResult(number, len(rows), is_new, refused))
-        bar.update(len(part))
+            bar.update(len(part) - is_new * len(rows))  # the new ones were counted as they were embedded
+        else:
+            bar.update(len(part))
     bar.close()
     if sharding:
         sharding.keep_company()

@@ -5,17 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+from array import array
 
 import pytest
 import torch
 from armo_commands import FOLDER, finished, run_script, write_rows
 from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
+from extract_embeddings import embed
 from transformers import AutoModel
 
 from useful_code.armorm import gating_tokens
 from useful_code.armorm_model import find_last
+from useful_code.prefix_attention import share_prefix_where_possible
 from useful_code.render import read_template, render
 from useful_code.reward_model import load_tokenizer
+from useful_code.tiny import tiny_reward_model
 from useful_code.user_errors import UserError
 
 
@@ -77,6 +81,17 @@ def test_embeddings_of_rated_rows_stand_beside_their_ratings(chain, plain):
         assert response == pytest.approx(hidden_of(raw["messages"])[0][-1], abs=1e-5)
         answer = raw["messages"][-1]["content"]
         assert row["num_tokens"] == [len(answer.encode()) + 2]  # bytes, the end of the turn, a newline
+
+
+@pytest.mark.parametrize("shares_prefix", [True, False])
+def test_progress_is_told_batch_by_batch(shares_prefix):
+    """Ten rows of four prompts; batches of at most 16 tokens."""
+    decoder = tiny_reward_model("llama", 32).model
+    share_prefix_where_possible(decoder, shares_prefix)
+    rows = [{"ids": [array("i", [7, i % 4, 9, i])], "prompt": str(i % 4)} for i in range(10)]
+    seen: list[int] = []
+    responses, _ = embed(decoder, [9], 0, rows, 16, seen.append)
+    assert len(responses) == sum(seen) == 10 and len(seen) > 1
 
 
 def test_parts_that_are_there_are_not_computed_again(chain, tmp_path):
