@@ -3,15 +3,16 @@
     part-00003-of-00012.safetensors   response (N, D) of rated rows, (N, 2, D) of pairs: chosen, rejected;
                                       prompt (N, D) of pairs: the token that closes the prompt
     part-00003-of-00012.jsonl         the N rows: place, prompt, num_tokens, ratings and scales or label, source, subset
-    embeddings.json                   written last: the model, counts, reasons of refused rows
+    embeddings.json                   written last: the model, a probe of it, counts, reasons of refused rows
 
 Tensors have the type that the decoder computed in, so nothing is lost; they are read as float32.
 
 Shapes: N rows of a part, D hidden size.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ def part_path(directory: Path, number: int, num_parts: int) -> Path:
     return directory / f"part-{number:05d}-of-{num_parts:05d}.safetensors"
 
 
+def part_key(fingerprint: str, rows: Sequence[dict]) -> str:
+    """Stands for what the tensors of a part are made of: the model and the token ids."""
+    digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+    for row in rows:
+        digest.update(len(row["ids"]).to_bytes(4, "big"))
+        for ids in row["ids"]:
+            digest.update(ids.tobytes() + b"|")
+    return digest.hexdigest()
+
+
 def is_written(path: Path, key: str) -> bool:
     """Whether the part was written whole, and of what `key` stands for."""
     try:
@@ -45,9 +56,12 @@ def is_written(path: Path, key: str) -> bool:
         return False
 
 
-def write_part(path: Path, key: str, rows: Iterable[dict], tensors: dict[str, torch.Tensor]) -> None:
-    """Rows first: where there are tensors, the part is whole."""
-    write_atomically(path.with_suffix(".jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[dict]) -> None:
+    """The rows beside the tensors of `path`. Before them: where there are tensors, the part is whole."""
+    write_atomically(path.with_suffix(".jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_tensors(path: Path, key: str, tensors: dict[str, torch.Tensor]) -> None:
     write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"key": key}))
 
 
@@ -70,12 +84,18 @@ def read_cards(directories: Iterable[str | Path], kind: str) -> list[dict[str, A
     for directory, card in zip(directories, cards, strict=True):
         if card["kind"] != kind:
             raise UserError(f"{directory}: holds {card['kind']} rows, {kind} rows are needed here")
-        if any(card["model"][key] != cards[0]["model"][key] for key in ("fingerprint", "chat_template")):
+        if decoder_of(card) != decoder_of(cards[0]):
             raise UserError(
                 f"{directory} was made with {card['model']['path']} and {directories[0]} with "
                 f"{cards[0]['model']['path']}, or with other settings: embeddings of two models do not go together"
             )
     return cards
+
+
+def decoder_of(record: dict[str, Any]) -> tuple:
+    """What must be equal where embeddings go together: of a card, or of what was fitted on a folder with it."""
+    model = record["model"]
+    return model["fingerprint"], model["chat_template"], record["gating_tokens"]
 
 
 def read_parts(directory: str | Path, names: Iterable[str] | None = None) -> Iterator[Part]:
@@ -110,7 +130,8 @@ def read_part_rows(path: Path) -> list[dict[str, Any]]:
     """The rows beside the tensors of `path`."""
     path = path.with_suffix(".jsonl")
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            return [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise _broken(path, error) from error
 

@@ -17,7 +17,6 @@ Shapes: N rows of a part, S sequences of a prompt, D hidden size.
 """
 
 import argparse
-import hashlib
 import json
 import time
 from array import array
@@ -29,7 +28,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from embedding_files import CARD, is_written, part_path, write_part
+from embedding_files import CARD, is_written, part_key, part_path, write_rows, write_tensors
 from sharded_decoder import ZeroSharding
 from tqdm import tqdm
 from transformers import AutoModel
@@ -43,12 +42,13 @@ from useful_code.processes import leave_together, start_processes
 from useful_code.rated_rows import check_rated
 from useful_code.read_rows import RowCounts, no_usable_row, read_unparsed, refused_record, report_counts
 from useful_code.reasons import RowRefused
-from useful_code.render import Template, ensure_pad_token, read_template, render_within
+from useful_code.render import Template, ensure_pad_token, read_template, render, render_within
 from useful_code.reward_model import load_tokenizer, weights_type, why_not_loaded
 from useful_code.row_readers import parsed
 from useful_code.scoring import fill_batches, fill_padded_batches, model_inputs
 from useful_code.user_errors import UserError, exit_cleanly
 
+PROBED = 64  # channels of the probe that are kept
 KEPT_COLUMNS = ("ratings", "scales", "label", "margin", "source", "subset", "source_id")
 
 
@@ -74,6 +74,8 @@ def render_row(row: Any, template: Template, tokens: list[int], max_length: int 
         closings = [find_last(sequence, tokens) for sequence in ids]
     except ValueError as error:
         raise RowRefused("no_end_of_prompt", str(error)) from error
+    if max(closings) >= len(render(template, chats[0][:-1])):
+        raise RowRefused("no_end_of_prompt", "the answer holds what closes a prompt")
     return {
         "ids": ids,
         "prompt": prompt_key(chats[0][:-1]),
@@ -143,14 +145,10 @@ def load_decoder(path: str, trust_remote_code: bool, **settings: Any) -> Any:
     return model
 
 
-def part_key(fingerprint: str, rows: Sequence[dict]) -> str:
-    """Stands for what a part is made of: the model, the token ids and what is kept of the rows."""
-    digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
-    for row in rows:
-        digest.update(json.dumps({name: row[name] for name in row if name != "ids"}, sort_keys=True).encode())
-        for ids in row["ids"]:
-            digest.update(ids.tobytes() + b"|")
-    return digest.hexdigest()
+def probe_row(template: Template) -> dict[str, Any]:
+    """A row whose embedding tells one decoder from another."""
+    question = {"role": "user", "content": "Shall we go out?"}
+    return {"ids": [array("i", render(template, [question, {"role": "assistant", "content": "Yes."}]))], "prompt": ""}
 
 
 def parts_of(arguments: argparse.Namespace) -> Iterator[list]:
@@ -160,13 +158,23 @@ def parts_of(arguments: argparse.Namespace) -> Iterator[list]:
         yield part
 
 
+def check_finite(responses: torch.Tensor, rows: Sequence[dict]) -> None:
+    """Raise UserError for an embedding (N, answers, D) that is not finite: it would spoil every sum it is in."""
+    broken = (~responses.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise UserError(
+            f"{rows[broken[0]]['place']}: the decoder gives numbers that are not finite; try --dtype float32, or look "
+            "at the checkpoint"
+        )
+
+
 def survey(arguments: argparse.Namespace) -> tuple[list[int], str]:
     """How many rows every part has, and the kind of the first row that can be read."""
     sizes, kind = [], ""
     for part in parts_of(arguments):
         sizes.append(len(part))
         rows = [] if kind else [parsed(row).row for row in part]
-        kind = kind or next(("rated" if "ratings" in row else "pairs" for row in rows if isinstance(row, dict)), "")
+        kind = kind or next(("pairs" if "chosen" in row else "rated" for row in rows if isinstance(row, dict)), "")
     if not sizes:
         raise UserError(f"{arguments.input}: holds no rows")
     return sizes, kind
@@ -215,6 +223,7 @@ def main() -> None:
     model = load_decoder(path, arguments.trust_remote_code, dtype=dtype)
     model = sharding.take(model) if sharding else model.to(state.device).eval()
     fingerprint = broadcast_object_list([model_fingerprint(path, model)])[0]  # the main process's: dates may differ
+    probe = embed(model, tokens, pad_token_id, [probe_row(template)], arguments.max_tokens_per_batch)
     sizes, kind = survey(arguments)
     if state.is_main_process:
         check_folder(output, len(sizes))
@@ -226,16 +235,18 @@ def main() -> None:
             rows, refused = render_part(part, template, tokens, arguments.max_length, kind)
             file, key = part_path(output, number, len(sizes)), part_key(fingerprint, rows)
             is_new = not is_written(file, key)
+            write_rows(file, ({name: row[name] for name in row if name != "ids"} for row in rows))
             if is_new:
                 responses = torch.empty(0, 2, model.config.hidden_size, dtype=dtype)
                 prompts = responses[:, 0]
                 if rows:
                     budget = arguments.max_tokens_per_batch
                     responses, prompts = embed(model, tokens, pad_token_id, rows, budget, bar.update)
+                    check_finite(responses, rows)
                 tensors = {"response": responses, "prompt": prompts}
                 if kind == "rated":
                     tensors = {"response": responses[:, 0]}
-                write_part(file, key, [{name: row[name] for name in row if name != "ids"} for row in rows], tensors)
+                write_tensors(file, key, tensors)
             results.append(PartResult(number, len(rows), is_new, refused))
             bar.update(len(part) - is_new * len(rows))  # the new ones were counted as they were embedded
         else:
@@ -262,6 +273,7 @@ def main() -> None:
             "dtype": str(dtype).removeprefix("torch."),
             "model": {"path": path, "fingerprint": fingerprint, "chat_template": template.tokenizer.chat_template},
             "gating_tokens": tokens,
+            "probe": [hidden.float().flatten()[:PROBED].tolist() for hidden in probe],
             "max_length": arguments.max_length,
             "source": arguments.input,
             "rows_read": counts.read,

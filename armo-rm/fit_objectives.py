@@ -212,7 +212,8 @@ def main() -> None:
     output = Path(arguments.output)
     write_atomically(output / "objectives.safetensors", save({"regression_layer.weight": weights}))
     record = {"scaling": arguments.scaling, "model": cards[0]["model"], "objectives": numbers, "warnings": warnings}
-    record["gating_tokens"] = cards[0]["gating_tokens"]
+    record |= {name: cards[0][name] for name in ("gating_tokens", "probe")}
+    record["split"] = {"held_out_share": arguments.held_out_share, "seed": arguments.seed}
     write_atomically(output / "objectives.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_objectives_report(output, numbers, warnings, predictions, all_ratings)
     write_run_info(output, vars(arguments), started_at, rows=num_rows)

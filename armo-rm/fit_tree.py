@@ -16,15 +16,21 @@ from pathlib import Path
 
 import numpy as np
 from embedding_files import read_cards
-from pairs_rated import check_same_decoder, load_objectives, load_pairs
+from pairs_rated import (
+    add_split_arguments,
+    check_same_decoder,
+    held_out_mask,
+    load_objectives,
+    load_pairs,
+    outcomes_of,
+)
 from preference_tree import fit_tree, preference, rules_text
 from rating_scales import width_of
 
 from useful_code import metrics
 from useful_code.atomic_write import write_atomically
-from useful_code.chat_pairs import is_held_out
 from useful_code.run_info import write_run_info
-from useful_code.user_errors import UserError, exit_cleanly
+from useful_code.user_errors import exit_cleanly
 
 
 def main() -> None:
@@ -36,20 +42,17 @@ def main() -> None:
     add("--output", required=True, help="Folder to write.")
     add("--max_depth", type=int, default=3, help="Questions at most.")
     add("--min_rows", type=int, default=50, help="Pairs of a leaf at least, both orders counted.")
-    add("--held_out_share", type=float, default=0.2, help="Share of the prompts that is only measured on.")
-    add("--seed", type=int, default=0, help="Of the split.")
+    add_split_arguments(parser)
     arguments = parser.parse_args()
     record, weights = load_objectives(arguments.objectives)
     check_same_decoder(record, read_cards(arguments.embeddings, "pairs"))
     rows, _, rewards = load_pairs(arguments.embeddings, weights)
     differences = (rewards[:, 0] - rewards[:, 1]).double().numpy()  # (N, K)
     label = np.array([row.get("label", 1.0) for row in rows])
-    held_out = np.array([is_held_out(row["prompt"], arguments.held_out_share, arguments.seed) for row in rows])
-    if held_out.all() or not held_out.any():
-        raise UserError(f"{len(rows):,} pairs leave no prompts to train on, or none to hold out; give more pairs")
+    held_out = held_out_mask(rows, record, arguments.held_out_share, arguments.split_seed).numpy()
 
     tree = fit_tree(differences[~held_out], label[~held_out], arguments.max_depth, arguments.min_rows)
-    outcomes = metrics.pair_outcomes(preference(tree, differences[held_out]) - 0.5, tie_credit=0.5)
+    outcomes = outcomes_of(preference(tree, differences[held_out]) - 0.5, label[held_out], tie_credit=0.5)
     prompts = [row["prompt"] for row, out in zip(rows, held_out, strict=True) if out]
     low, high = metrics.bootstrap_interval(outcomes, groups=prompts)
     objectives = record["objectives"]

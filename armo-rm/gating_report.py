@@ -34,6 +34,8 @@ def write_gating_report(
         ),
     ]
     warnings = []
+    if not description["scale"]:
+        warnings.append("the scale of the gate ended at 0: the ratings speak against the labels, and all scores are 0")
     if found := description["penalties"]:
         tables.append(penalty_table(names, found))
         pictures.append(

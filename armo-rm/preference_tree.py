@@ -25,7 +25,7 @@ def fit_tree(
     differences: np.ndarray,  # (N, K) first less second
     label: np.ndarray,  # (N,) probability that the first is better
     max_depth: int = 3,
-    min_rows: int = 50,  # of a leaf
+    min_rows: float = 50,  # of a leaf; a pair counts 1 in either order, whatever its label
 ) -> Node:
     """Greedy splits by log-loss (entropy), on every pair in both orders."""
     # Thresholds of a float32 comparison in scikit-learn shall be those of the rules.
@@ -34,7 +34,12 @@ def fit_tree(
     rows, outcomes = np.concatenate((both, both)), np.repeat((1, 0), len(both))
     weights = np.concatenate((chances, 1 - chances))
     used = weights > 0
-    tree = DecisionTreeClassifier(criterion="log_loss", max_depth=max_depth, min_samples_leaf=min_rows, random_state=0)
+    share = min_rows / weights.sum()  # a soft label is two rows of less weight
+    if share > 0.5:
+        return {"probability": 0.5, "rows": round(float(weights.sum()))}
+    tree = DecisionTreeClassifier(
+        criterion="log_loss", max_depth=max_depth, min_weight_fraction_leaf=share, random_state=0
+    )
     tree.fit(rows[used], outcomes[used], sample_weight=weights[used])
     return _as_rules(tree, 0)
 
@@ -92,7 +97,7 @@ def _as_rules(fitted: DecisionTreeClassifier, node: int) -> Node:
         shares = tree.value[node][0]
         return {
             "probability": float(shares[list(fitted.classes_).index(1)] / shares.sum()),
-            "rows": int(tree.n_node_samples[node]),
+            "rows": round(float(tree.weighted_n_node_samples[node])),
         }
     return {
         "rating": int(tree.feature[node]),

@@ -1,5 +1,6 @@
 """From rows to one directory and why it scores as it does: the README's commands on a tiny decoder (METHODS 5.9)."""
 
+import argparse
 import json
 import os
 import shutil
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 from armo_commands import finished, run_script
+from debias import penalties
 from embedding_files import read_card, read_parts
+from pairs_rated import held_out_mask, load_pairs
 from safetensors.torch import load_file
+from train_gating import gated_scores, new_gate, train_gate
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from useful_code.armorm import load_armorm
+from useful_code.chat_pairs import is_held_out
 from useful_code.render import read_template, render
 from useful_code.reward_model import load_tokenizer
 
@@ -126,6 +132,36 @@ def test_the_exported_rewards_are_those_that_stage_1_predicted(chain, ours):
     assert torch.cat([output.rewards for output in ours]) == pytest.approx(rewards, abs=1e-5)
 
 
+def test_the_exported_scores_follow_from_the_embeddings_that_the_gate_was_trained_on(chain, ours):
+    part = next(iter(read_parts(chain.of_pairs)))
+    tensors, record = load_file(chain.gate / "armorm.safetensors"), json.loads((chain.gate / "armorm.json").read_text())
+    gate = new_gate("prompt", 32, len(record["objectives"]), 16, 3, seed=0)
+    gate.load_state_dict({k.removeprefix("gating."): v for k, v in tensors.items() if k.startswith("gating.")})
+    rewards = part.tensors["response"] @ tensors["regression_layer.weight"].T  # (N, 2, K)
+    scores = gated_scores(gate(part.tensors["prompt"]), rewards, tensors["reward_transform_matrix"])
+    assert record["scale"] == pytest.approx(tensors["gating.logit_scale"].item())
+    assert [output.score.item() for output in ours] == pytest.approx(scores[:4].flatten().tolist(), abs=1e-5)
+
+
+def test_the_command_trains_the_gate_on_debiased_ratings(chain):
+    """The original computes them and trains on the others. The same training on either: which one gave this gate?"""
+    tensors, run = load_file(chain.gate / "armorm.safetensors"), json.loads((chain.gate / "run.json").read_text())
+    record = json.loads((chain.objectives / "objectives.json").read_text())
+    rows, prompts, rewards = load_pairs([str(chain.of_pairs)], tensors["regression_layer.weight"])
+    train = ~held_out_mask(rows, record, None, None)
+    assert run["num_train"] == train.sum() and not any(
+        is_held_out(row["prompt"], 0.2, 42) for row, used in zip(rows, train, strict=True) if used
+    ), "what the objectives held out is held out here"
+    options = argparse.Namespace(**run["arguments"])
+    found = []
+    for transform in (tensors["reward_transform_matrix"], torch.eye(rewards.shape[-1])):
+        gate = new_gate("prompt", prompts.shape[1], rewards.shape[-1], 16, 3, options.seed)
+        train_gate(gate, prompts[train], rewards[train], torch.ones(int(train.sum())), transform, options, False)
+        found.append(gate.layers[-1].weight.detach())
+    assert torch.allclose(found[0], tensors["gating.layers.3.weight"], atol=1e-5)
+    assert not torch.allclose(found[1], tensors["gating.layers.3.weight"], atol=1e-3)
+
+
 def test_scoring_commands_take_the_directory_without_its_code(chain, ours, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(chain.model, model)
@@ -167,12 +203,55 @@ def test_what_does_not_fit_is_refused_in_one_line(chain, tmp_path):
     assert nothing.returncode == 2 and "holds no gate" in nothing.stderr
 
 
-def test_a_gate_for_embeddings_of_another_decoder_is_refused(chain, tmp_path):
+def test_a_decoder_that_pads_with_the_end_of_a_turn_is_exported(chain, ours, tmp_path):
+    """As SmolLM2 does: the text is read by plain Transformers, which gets no mask."""
+    shutil.copytree(chain.decoder, tmp_path / "decoder")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "decoder")
+    tokenizer.pad_token = "<|im_end|>"
+    tokenizer.save_pretrained(tmp_path / "decoder")
+    flags = ("--gate", chain.gate, "--output", tmp_path / "model", "--model_name_or_path", tmp_path / "decoder")
+    finished("export_armorm.py", *flags)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["pad_token_id"] == tokenizer.convert_tokens_to_ids("<|im_end|>") == config["gating_tokens"][0]
+    assert AutoConfig.from_pretrained(tmp_path / "model").num_labels == 1
+
+
+def test_a_decoder_that_was_trained_on_is_not_exported(chain, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(chain.decoder)
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "decoder")
+    AutoTokenizer.from_pretrained(chain.decoder).save_pretrained(tmp_path / "decoder")
+    flags = ("--gate", chain.gate, "--output", tmp_path / "model", "--model_name_or_path", tmp_path / "decoder")
+    done = run_script("export_armorm.py", *flags)
+    assert done.returncode == 2 and "is not the decoder of the embeddings" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("folders", ["--embeddings", "--reference"])
+@pytest.mark.parametrize("differs", ["fingerprint", "chat_template", "gating_tokens"])
+def test_what_was_made_with_another_decoder_or_template_does_not_go_together(chain, tmp_path, folders, differs):
     other = tmp_path / "other"
     shutil.copytree(chain.of_pairs, other)
     card = read_card(other)
-    card["model"]["fingerprint"] = "another"
+    (card if differs == "gating_tokens" else card["model"])[differs] = "another"
     (other / "embeddings.json").write_text(json.dumps(card))
-    flags = ("--objectives", chain.objectives, "--embeddings", other, "--output", tmp_path / "gate")
-    done = run_script("train_gating.py", *flags)
+    flags = ["--objectives", chain.objectives, "--embeddings", chain.of_pairs, "--output", tmp_path / "gate"]
+    done = run_script("train_gating.py", *flags, folders, other)
     assert done.returncode == 2 and "both need one decoder" in done.stderr.splitlines()[-1]
+
+
+def test_penalties_can_be_chosen_on_other_answers(chain, tmp_path):
+    flags = ("--objectives", chain.objectives, "--embeddings", chain.of_pairs, "--output", tmp_path / "gate")
+    finished("train_gating.py", *flags, "--max_steps", 5, "--reference", chain.of_rated, chain.of_pairs)
+    record = json.loads((tmp_path / "gate" / "armorm.json").read_text())
+    weights = load_file(chain.objectives / "objectives.safetensors")["regression_layer.weight"]
+    answers = [
+        (part.tensors["response"] @ weights.T).reshape(-1, len(weights))
+        for folder in (chain.of_rated, chain.of_pairs)
+        for part in read_parts(folder)
+    ]
+    verbosity = [one["name"] for one in record["objectives"]].index("verbosity")
+    expected = penalties(torch.cat(answers).numpy(), verbosity)
+    assert [one["size"] for one in record["penalties"]] == [penalty.size for penalty in expected]

@@ -11,15 +11,16 @@ import pytest
 import torch
 from armo_commands import FOLDER, finished, run_script, write_rows
 from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
-from extract_embeddings import embed
+from extract_embeddings import check_finite, embed, render_row
 from transformers import AutoModel
 
 from useful_code.armorm import gating_tokens
 from useful_code.armorm_model import find_last
 from useful_code.prefix_attention import share_prefix_where_possible
+from useful_code.reasons import RowRefused
 from useful_code.render import read_template, render
 from useful_code.reward_model import load_tokenizer
-from useful_code.tiny import tiny_reward_model
+from useful_code.tiny import byte_tokenizer, tiny_reward_model
 from useful_code.user_errors import UserError
 
 
@@ -105,6 +106,45 @@ def test_parts_that_are_there_are_not_computed_again(chain, tmp_path):
     assert "80 pairs in 2 parts, 16 of them computed now" in said
     assert part_path(tmp_path / "out", 0, number_of_parts).stat().st_mtime_ns == before
     assert torch.equal(all_of(tmp_path / "out", "response"), all_of(chain.of_pairs, "response"))
+
+
+def test_rows_beside_the_embeddings_are_always_those_of_the_last_run(chain, tmp_path):
+    """Labels change, the input moves, a file of rows is lost: nothing is computed anew, and the rows are right."""
+    pairs = rows_of(chain.pairs)
+    for i, pair in enumerate(pairs[:-1]):
+        pair |= {"label": 0.75, "subset": "line\u2028separator" if i else "lone \ud800 surrogate"}
+    moved = write_rows(tmp_path / "moved.jsonl", pairs)
+    shutil.copytree(chain.of_pairs, tmp_path / "out")
+    part_path(tmp_path / "out", 0, 2).with_suffix(".jsonl").unlink()
+    flags = ("--model_name_or_path", chain.decoder, "--input", moved, "--rows_per_part", 64)
+    assert "80 pairs in 2 parts, 0 of them computed now" in finished(
+        "extract_embeddings.py", *flags, "--output", tmp_path / "out"
+    )
+    rows = list(read_rows_alone(tmp_path / "out"))
+    assert len(rows) == 80 and {row["label"] for row in rows} == {0.75}
+    assert rows[0]["subset"] == "lone \ud800 surrogate" and rows[1]["subset"] == "line\u2028separator"
+    assert all(row["place"].startswith(str(moved)) for row in rows)
+
+
+def test_numbers_that_are_not_finite_are_named(chain):
+    with pytest.raises(UserError, match=r"rows.jsonl:2: the decoder gives numbers that are not finite"):
+        check_finite(torch.tensor([[[1.0]], [[torch.nan]]]), [{"place": f"rows.jsonl:{i}"} for i in (1, 2)])
+
+
+def test_an_answer_that_closes_a_prompt_itself_is_refused():
+    """In templates whose headers are plain text, as some of Mistral's are."""
+    tokenizer = byte_tokenizer("chatml")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+        "{% else %} {{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    template = read_template(tokenizer)
+    tokens = gating_tokens(template)
+    rows = [{"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": text}],
+             "ratings": {"a": 1}, "scales": {"a": [0, 1]}} for text in ("yes", "[INST] no [/INST] a")]  # fmt: skip
+    assert render_row(rows[0], template, tokens, None, "rated")["num_tokens"]
+    with pytest.raises(RowRefused, match="the answer holds what closes a prompt"):
+        render_row(rows[1], template, tokens, None, "rated")
 
 
 def test_changed_rows_are_computed_again(chain, tmp_path):

@@ -141,6 +141,17 @@ def test_the_tree_is_antisymmetric_and_undecided_between_equals(difference):
     assert preference(tree, np.zeros((1, 3))) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("softened", [0.0, 0.1])
+def test_a_pair_counts_the_same_whatever_its_label(softened):
+    """In the size of leaves, and in what is printed: 200 pairs are 400 rows in both orders."""
+    differences, label = pairs_with_rules(0, 200)
+    label = np.clip(label, softened, 1 - softened)
+    for max_depth in (3, 6):
+        sizes = [leaf["rows"] for leaf in leaves_of(fit_tree(differences, label, max_depth, min_rows=40))]
+        assert sum(sizes) == 400 and min(sizes) >= 40 and len(sizes) > 2
+    assert leaves_of(fit_tree(differences, label, min_rows=201)) == [{"probability": 0.5, "rows": 400}]
+
+
 def test_a_soft_label_counts_on_both_sides():
     """Every pair with 0.75: the one leaf of a tree without questions says 1/2 of both orders."""
     differences = np.array([[1.0], [1.0], [1.0], [1.0]])

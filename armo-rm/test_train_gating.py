@@ -9,7 +9,15 @@ import torch
 from debias import GRID, penalties, transform_matrix
 from hypothesis import given
 from hypothesis import strategies as st
-from train_gating import gated_scores, new_gate, ranking_losses, starting_scale, train_gate, verbosity_index
+from train_gating import (
+    gated_scores,
+    held_out_numbers,
+    new_gate,
+    ranking_losses,
+    starting_scale,
+    train_gate,
+    verbosity_index,
+)
 
 from useful_code.armorm_model import GatingNetwork
 from useful_code.metrics import spearman_correlation
@@ -183,6 +191,26 @@ def test_losses_by_hand():
     """softplus(-0.7) = 0.40318605; with the label 0.25: 0.25 * 0.40318605 + 0.75 * 1.10318605 = 0.92818605."""
     scores = torch.tensor([[1.2, 0.5], [1.2, 0.5]])
     assert ranking_losses(scores, torch.tensor([1.0, 0.25])).tolist() == pytest.approx([0.40318605, 0.92818605])
+
+
+def test_the_scale_does_not_fall_below_nothing():
+    """Labels against all ratings: below 0 verbosity would count for an answer (METHODS 5.9.6)."""
+    prompts, rewards, _ = pairs()
+    rewards = rewards.sort(1).values  # the first answer is rated lower throughout
+    gate = new_gate("uniform", D, K, 16, 3, seed=0)
+    settings = options(max_steps=200, learning_rate=0.1)
+    train_gate(gate, prompts, rewards, torch.ones(len(prompts)), torch.eye(K), settings, progress=False)
+    assert gate.logit_scale.item() == 0 and (gate(prompts) >= 0).all()
+
+
+def test_held_out_numbers_know_soft_labels_and_split_votes():
+    """Margins log 3 under labels 0.75 are the optimum, 0.5623 nats; a split vote counts half either way."""
+    scores = torch.tensor([[np.log(3.0), 0.0]] * 2 + [[0.0, 2.0]], dtype=torch.float32)
+    rows = [{"num_tokens": [3, 5 + i], "prompt": str(i)} for i in range(3)]
+    numbers = held_out_numbers(scores[:2], torch.tensor([0.75, 0.75]), rows[:2])
+    assert numbers["loss"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-6)
+    numbers = held_out_numbers(scores, torch.tensor([1.0, 0.5, 0.5]), rows)
+    assert numbers["accuracy"] == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
 def test_the_scale_starts_where_equal_weights_fit_best():

@@ -8,7 +8,8 @@ r"""ArmoRM, stage 2: a gate that sees the prompt alone learns how much every rat
         --output runs/armo/gate
 
 Only the gate and its scale are trained; the gate is computed once per pair, since both answers have one prompt. Minutes
-on a CPU. Penalties are chosen on the answers of --reference (default: of the training pairs).
+on a CPU. Penalties are chosen on the answers of --reference (default: of the training pairs). Prompts that the
+objectives were not fitted on are held out here too.
 
 Output: armorm.safetensors (all tensors beside the decoder's), armorm.json (objectives, penalties, held-out accuracy),
 report.html, run.json. Next: export_armorm.py. To compare: --no_debias, --gate constant, --gate uniform.
@@ -26,9 +27,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from debias import GRID, THRESHOLD, Penalty, penalties, transform_matrix
-from embedding_files import read_cards, read_parts
+from embedding_files import read_card, read_cards, read_parts
 from gating_report import write_gating_report
-from pairs_rated import check_same_decoder, load_objectives, load_pairs
+from pairs_rated import (
+    add_split_arguments,
+    check_same_decoder,
+    held_out_mask,
+    load_objectives,
+    load_pairs,
+    outcomes_of,
+)
 from safetensors.torch import save
 from torch import nn
 from tqdm import trange
@@ -36,7 +44,6 @@ from tqdm import trange
 from useful_code import metrics
 from useful_code.armorm_model import GatingNetwork
 from useful_code.atomic_write import write_atomically
-from useful_code.chat_pairs import is_held_out
 from useful_code.reward_model import best_device
 from useful_code.run_info import write_run_info
 from useful_code.user_errors import UserError, exit_cleanly
@@ -126,6 +133,8 @@ def train_gate(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        with torch.no_grad():
+            gate.logit_scale.clamp_(min=0.0)  # below 0 verbosity would count for an answer
         schedule.step()
         if step % 50 == 0 or step == arguments.max_steps - 1:
             right = (scores[:, 0] > scores[:, 1]).float().mean()
@@ -159,17 +168,17 @@ def verbosity_index(names: list[str], asked: str | None) -> int:
     return names.index(found[0])
 
 
-def held_out_numbers(scores: torch.Tensor, rows: list[dict]) -> dict[str, Any]:
-    """Accuracy on pairs, its interval with prompts resampled, and how scores (N, 2) follow length in tokens."""
+def held_out_numbers(scores: torch.Tensor, label: torch.Tensor, rows: list[dict]) -> dict[str, Any]:
+    """Accuracy on pairs, its interval with prompts resampled, loss, and how scores (N, 2) follow length in tokens."""
     pairs = scores.double().numpy()
     lengths = np.array([row["num_tokens"] for row in rows], dtype=float)  # (N, 2)
     margins = pairs[:, 0] - pairs[:, 1]
-    outcomes = metrics.pair_outcomes(margins)
+    outcomes = outcomes_of(margins, label.numpy())
     return {
         "pairs": len(rows),
         "accuracy": float(outcomes.mean()),
         "interval": list(metrics.bootstrap_interval(outcomes, groups=[row["prompt"] for row in rows])),
-        "loss": float(np.logaddexp(0, -margins).mean()),
+        "loss": ranking_losses(scores, label).mean().item(),
         "length": metrics.length_report(pairs.flatten(), lengths.flatten(), margins, lengths[:, 0] - lengths[:, 1]),
     }
 
@@ -195,12 +204,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--learning_rate", type=float, default=1e-3, help="Peak, falling to 0 as a cosine.")
     add("--max_steps", type=int, default=2000, help="Optimizer steps.")
     add("--batch_size", type=int, default=1024, help="Pairs of a step, drawn with replacement.")
-    add("--held_out_share", type=float, default=0.2, help="Share of the prompts that is only measured on.")
-    add("--seed", type=int, default=0, help="Of the split, the first weights and the batches.")
-    arguments = parser.parse_args()
-    if not 0 < arguments.held_out_share < 1:
-        raise UserError(f"--held_out_share is {arguments.held_out_share}; it must lie between 0 and 1")
-    return arguments
+    add_split_arguments(parser)
+    add("--seed", type=int, default=0, help="Of the first weights and the batches.")
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -210,14 +216,10 @@ def main() -> None:
     record, weights = load_objectives(arguments.objectives)
     names = [one["name"] for one in record["objectives"]]
     check_same_decoder(record, read_cards(arguments.embeddings, "pairs"))
+    check_same_decoder(record, [read_card(directory) for directory in arguments.reference or ()])
     rows, prompts, rewards = load_pairs(arguments.embeddings, weights)
     label = torch.tensor([row.get("label", 1.0) for row in rows])
-    held_out = torch.tensor([is_held_out(row["prompt"], arguments.held_out_share, arguments.seed) for row in rows])
-    if held_out.all() or not held_out.any():
-        raise UserError(
-            f"{len(rows):,} pairs leave no prompts to train on, or none to hold out; give more pairs, or another "
-            "--seed where they are one part of a split by the same one"
-        )
+    held_out = held_out_mask(rows, record, arguments.held_out_share, arguments.split_seed)
 
     found: list[Penalty] | None = None
     transform = torch.eye(len(names))
@@ -249,9 +251,11 @@ def main() -> None:
     rows = [row for row, out in zip(rows, held_out, strict=True) if out]
     with torch.inference_mode():
         output = gate(prompts[held_out])  # (N, K)
-        numbers = held_out_numbers(gated_scores(output, rewards[held_out], transform), rows)
         equal = torch.full_like(output, 1 / len(names))
-        numbers_of_equal = held_out_numbers(gated_scores(equal, rewards[held_out], transform), rows)
+        numbers, numbers_of_equal = (
+            held_out_numbers(gated_scores(weights_of, rewards[held_out], transform), label[held_out], rows)
+            for weights_of in (output, equal)
+        )
     tensors = {"regression_layer.weight": weights, "reward_transform_matrix": transform}
     tensors |= {f"gating.{name}": value.detach() for name, value in gate.state_dict().items()}
     folder = Path(arguments.output)
@@ -260,7 +264,8 @@ def main() -> None:
         "objectives": record["objectives"],
         "scaling": record["scaling"],
         "model": record["model"],
-        "gating_tokens": record["gating_tokens"],
+        **{name: record[name] for name in ("gating_tokens", "probe")},
+        "scale": gate.logit_scale.item(),
         "gating_temperature": TEMPERATURE,
         "gating_hidden_dim": arguments.gating_hidden_dim,
         "gating_n_hidden": arguments.gating_n_hidden,

@@ -160,8 +160,7 @@ def main() -> None:
         SCRIPTS["fit"], "--embeddings", of_rated, "--output", objectives, *(["--leave_out", *left_out] * bool(left_out))
     )
     flags = ("--objectives", objectives, "--embeddings", of_pairs, *gate_flags)
-    # Another seed: the one that held these prompts out would hold out none of the others.
-    run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed + 1), "--output", gate)
+    run(SCRIPTS["gate"], *flags, "--seed", str(arguments.seed), "--output", gate)
     run("armo-rm/export_armorm.py", "--gate", gate, "--output", armo)
 
     models = {"ArmoRM": armo, "Bradley-Terry": plain}

@@ -65,6 +65,27 @@ def test_the_gate_reads_at_the_end_of_the_last_user_turn(style):
         assert place == max(i for i, token in enumerate(asked) if token == ids[place])  # the last one of the prompt
 
 
+def test_reasoning_that_a_template_writes_before_the_answer_does_not_hide_the_end_of_the_prompt():
+    """As Qwen3's does: an empty block where the answer brings none."""
+    tokenizer = byte_tokenizer("chatml")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if loop.last and m['role'] == 'assistant' and '</think>' not in m['content'] %}"
+        "<think>\n\n</think>\n\n{% endif %}"
+        "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    )
+    template = read_template(tokenizer)
+    tokens = gating_tokens(template)
+    assert tokenizer.decode(tokens).startswith("<|im_end|>\n<|im_start|>assistant\n")
+    for answer in ("yes", "<think>\nwhy not\n</think>\n\nyes"):
+        ids = render(template, chat(answer, history=chat("an answer", "a question")))
+        assert (
+            ids[: find_last(ids, tokens)]
+            == render(template, chat("-", history=chat("an answer", "a question")))[: find_last(ids, tokens)]
+        )
+        assert tokenizer.decode(ids[find_last(ids, tokens) :]).startswith("<|im_end|>\n<|im_start|>assistant\n<think>")
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_text_that_looks_like_a_header_does_not_move_the_gate(style):
     template = read_template(byte_tokenizer(style))
@@ -109,6 +130,18 @@ def test_scores_do_not_depend_on_padding_company_or_packing(tmp_path, architectu
         other = [render(template, chat(answer, "something else")) for answer in ("a", "b")]
         packed = scores_of(ours, pack([sequences, other]))
         assert packed[:3] == pytest.approx(alone, abs=1e-6)
+
+
+def test_without_a_mask_a_pad_token_that_also_closes_a_turn_is_read(saved):
+    """SmolLM2 and many others pad with the token that ends a turn; the template ends with a line break behind it."""
+    _, model, template = saved
+    ids = render(template, chat("yes", history=chat("an answer", "a question")))
+    end = ids[-2]
+    assert template.tokenizer.decode([end]) == "<|im_end|>" and ids.count(end) == 4
+    model.config.pad_token_id = end
+    alone = scores_of(model, {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))})
+    for padded in (ids, [*ids, end, end], [end, *ids]):
+        assert scores_of(model, {"input_ids": torch.tensor([padded])}) == pytest.approx(alone, abs=1e-5)
 
 
 def test_without_a_mask_the_pad_token_says_where_a_text_ends(saved):

@@ -22,7 +22,8 @@ from useful_code.reward_model import why_not_loaded
 from useful_code.shared_prefix import Layout
 from useful_code.user_errors import UserError
 
-_PROBES = ("answer", "\nanswer", " answer", "1", "(", "é")  # beginnings that a tokenizer may join to what stands before
+# Beginnings that a tokenizer may join to what stands before; and reasoning, which some templates put there.
+_PROBES = ("answer", "\nanswer", " answer", "1", "(", "é", "<think>\nreason\n</think>\n\nanswer")
 
 
 def is_armorm(config: Any) -> bool:
@@ -122,6 +123,10 @@ def check_gating_tokens(model: ArmoRMForSequenceClassification, template: Templa
 
 def _forward(self, input_ids: torch.Tensor, **kwargs) -> ArmoRMOutput:
     with torch.autocast(input_ids.device.type, enabled=False) if self.autocast_off else nullcontext():
-        output = self.judge(*hidden_at_ends_and_gates(self.model, self.gating_tokens, input_ids, **kwargs))
+        try:
+            hidden = hidden_at_ends_and_gates(self.model, self.gating_tokens, input_ids, **kwargs)
+        except ValueError as error:
+            raise UserError(f"a row cannot be scored: {error}") from error
+        output = self.judge(*hidden)
     output.logits = output.score[:, None]  # (S, 1)
     return output

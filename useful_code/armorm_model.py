@@ -99,10 +99,10 @@ class ArmoRMForSequenceClassification(PreTrainedModel):
         position_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> ArmoRMOutput:
-        """Raises ValueError for a sequence without the end of a prompt."""
+        """Without a mask, padding is the pad tokens at both ends. Raises ValueError for a sequence without the end of a
+        prompt."""
         if attention_mask is None:
-            pad = self.config.pad_token_id
-            attention_mask = torch.ones_like(input_ids) if pad is None else (input_ids != pad).long()
+            attention_mask = mask_of(input_ids, self.config.pad_token_id)
         if position_ids is None:  # the same for a text on whichever side padding stands
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("use_cache", "labels")}
@@ -124,6 +124,21 @@ class ArmoRMForSequenceClassification(PreTrainedModel):
             gating_output = self.gating(prompt_embedding)  # (B, K)
             score = (gating_output * (rewards @ self.reward_transform_matrix.float())).sum(-1)  # (B,)
         return ArmoRMOutput(rewards, hidden_state, prompt_embedding, gating_output, score, score)
+
+
+def mask_of(input_ids: torch.Tensor, pad_token_id: int | None) -> torch.Tensor:
+    """1 where a token (B, L) is none of the pad tokens before the first and behind the last other one.
+
+    Within a text the same token may have a meaning: that of some models closes every turn.
+
+    >>> mask_of(torch.tensor([[0, 0, 5, 0, 6, 0]]), 0).tolist()
+    [[0, 0, 1, 1, 1, 0]]
+    """
+    if pad_token_id is None:
+        return torch.ones_like(input_ids)
+    is_other = (input_ids != pad_token_id).long()
+    has_one_before, has_one_behind = is_other.cumsum(-1) > 0, is_other.flip(-1).cumsum(-1).flip(-1) > 0
+    return (has_one_before & has_one_behind).long()
 
 
 def find_last(ids: Sequence[int], pattern: Sequence[int]) -> int:

@@ -50,7 +50,8 @@ def bootstrap_interval(
         groups: (N,) labels, such as prompts. Whole groups are redrawn, because pairs of one prompt are alike and
             redrawing them one by one would make the interval too narrow.
 
-    Returns (nan, nan) for no values.
+    Redrawn rows of which the statistic is nan, such as the F1 of rows of one kind, are left out. Returns (nan, nan) for
+    no values.
 
     >>> low, high = bootstrap_interval([0, 1, 1, 1] * 25)
     >>> low < 0.75 < high
@@ -84,6 +85,9 @@ def bootstrap_interval(
                 for _ in range(num_resamples)
             ]
         )
+    resampled = resampled[~np.isnan(resampled)]
+    if not len(resampled):
+        return float("nan"), float("nan")
     tail = 50 * (1 - confidence)
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(low), float(high)

@@ -101,7 +101,7 @@ def render(template: Template, messages: Sequence[Message], add_generation_promp
     Equal to `tokenizer.apply_chat_template(messages)` unless a message contains the text of a special token; that text
     is then tokenised as plain characters. Raises RowRefused("template_refused") when the template refuses the
     conversation (Gemma and system messages), RowRefused("invalid_unicode") for a lone surrogate, and
-    RowRefused("end_of_turn_lost") when the ids do not end as the template ends a turn.
+    RowRefused("end_of_turn_lost") when an answer does not end as the template ends a turn.
 
     >>> from useful_code.tiny import byte_tokenizer
     >>> template = read_template(byte_tokenizer("chatml"))
@@ -128,8 +128,8 @@ def render(template: Template, messages: Sequence[Message], add_generation_promp
     for piece in rest:
         # Encoded behind a special token, so that no tokenizer takes it for a beginning and puts a space before it.
         ids += _encode(template.tokenizer, template.special_texts[0] + piece)[1:]
-    end = list(template.end_ids)
-    if end and not add_generation_prompt and ids[-len(end) :] != end:
+    end = list(template.end_ids) if messages[-1]["role"] == "assistant" and not add_generation_prompt else []
+    if end and ids[-len(end) :] != end:
         raise RowRefused("end_of_turn_lost", f"ids end with {ids[-len(end) :]}, the template's turn with {end}")
     return ids
 
