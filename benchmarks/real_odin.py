@@ -6,7 +6,7 @@ Converts AlpacaEval's judgements, drops every prompt that also occurs in an eval
 token budget and holds prompts out. A plain Bradley-Terry model and ODIN's quality head are trained on the same rows,
 with the same steps and learning rate, each by the command that users know. Both judge the held-out pairs, LLMBar's four
 adversarial subsets and the hard comparisons of RM-Bench, and their scores are correlated with the length of the answer.
-SmolLM2-135M. Nothing of the data leaves `runs/` and `pairs/`.
+SmolLM2-135M. Further flags go to both recipes. Nothing of the data leaves `runs/` and `pairs/`.
 """
 
 import json
@@ -58,7 +58,8 @@ def main() -> None:
     training = (
         *("--model_name_or_path", arguments.model, "--dataset", files["train"], "--eval_dataset", files["held out"]),
         *("--per_device_train_batch_size", str(PAIRS_PER_PASS), "--gradient_accumulation_steps", str(PASSES_PER_STEP)),
-        *("--num_train_epochs", str(arguments.epochs), "--seed", str(arguments.seed), *recipe_flags),
+        *("--num_train_epochs", str(arguments.epochs), "--seed", str(arguments.seed), "--save_strategy", "no"),
+        *recipe_flags,
     )
     table: dict[str, dict] = {name: {} for name in judged}
     correlations: dict[str, dict] = {name: {} for name in judged}

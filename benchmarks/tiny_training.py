@@ -68,15 +68,17 @@ def train_tiny_reward_model(train: Sequence[dict], seed: int, training: dict | N
 def train_tiny_odin(train: Sequence[dict], seed: int, training: dict | None = None, **method: Any) -> Scorer:
     """The quality head of an ODIN model of pairs of the world, from the weights that Bradley-Terry starts with."""
     recipe = load_recipe("odin-rm/train_odin.py")
-    heads, correlations = (load_recipe(f"odin-rm/{name}.py") for name in ("normalised_heads", "batch_correlations"))
+    heads, correlations, nuisances = (
+        load_recipe(f"odin-rm/{name}.py") for name in ("normalised_heads", "batch_correlations", "nuisances")
+    )
     template = tiny_template()
     arguments = recipe.Arguments(dataset="-", **method)
     rows = _loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
     model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
     prepare_reward_model(model)
-    num_nuisances = 1 + len(arguments.further_heads)
-    heads.add_nuisance_heads(model, num_nuisances, seed)
-    trainer_class = partial(recipe.OdinTrainer, moments=correlations.MomentsInCheckpoints(num_nuisances))
+    names = nuisances.head_names(arguments.further_heads)
+    heads.add_nuisance_heads(model, len(names) - 1, seed)
+    trainer_class = partial(recipe.OdinTrainer, moments=correlations.MomentsInCheckpoints(names))
     _train(recipe, trainer_class, model, rows, arguments, seed, training)
     heads.keep_quality_head(model)
     return Scorer(model, template, 0, "", MAX_TOKENS_PER_BATCH)

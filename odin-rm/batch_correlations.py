@@ -6,6 +6,7 @@ Shapes: N points, anything (...) that is computed for each by itself.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ class Moments(NamedTuple):
     variance_x: torch.Tensor
     variance_y: torch.Tensor
     covariance: torch.Tensor
+
+    def is_finite(self) -> bool:
+        return all(bool(tensor.isfinite().all()) for tensor in self[1:])
 
     def noise(self, num_points: int) -> float:
         """Standard error of a correlation near 0 over a window that is more than the last `num_points`; else 0."""
@@ -119,23 +123,31 @@ def gather_rows(values: torch.Tensor, accelerator) -> torch.Tensor:
 
 class MomentsInCheckpoints(TrainerCallback):
     """Keeps the `past` of `correlation` in every checkpoint, so that a resumed run has the losses of an uninterrupted
-    one. All processes hold the same moments; the main one writes them. Raises UserError where they are of another
-    number of nuisances."""
+    one. All processes hold the same moments; the main one writes them. Raises UserError where they are of other
+    heads."""
 
     FILE = "correlation_moments.json"
 
-    def __init__(self, num_nuisances: int, checkpoint: str | None = None):
+    def __init__(self, heads: Sequence[str], checkpoint: str | None = None):
+        self.heads = list(heads)
         self.past: Moments | None = None
         if checkpoint and (file := Path(checkpoint) / self.FILE).exists():
-            weight, *means = json.loads(file.read_text(encoding="utf-8"))
-            self.past = Moments(weight, *map(torch.tensor, means))
-            if self.past.mean_x.shape[-1] != num_nuisances:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if record["heads"] != self.heads:
                 raise UserError(
-                    f"{checkpoint} has heads for {self.past.mean_x.shape[-1]} nuisances and {num_nuisances} were asked "
+                    f"{checkpoint} has the heads {', '.join(record['heads'])}, and {', '.join(self.heads)} were asked "
                     "for: go on with the --further_heads of that run"
                 )
+            weight, *means = record["moments"]
+            self.past = Moments(weight, *map(torch.tensor, means))
+
+    def keep(self, moments: Moments) -> None:
+        """As the past of the next forward pass; not where a pass overflowed, for nan would never leave again."""
+        if moments.is_finite():
+            self.past = moments
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero and self.past is not None:
             numbers = [self.past.weight, *(tensor.tolist() for tensor in self.past[1:])]
-            write_atomically(Path(args.output_dir) / f"{PREFIX}-{state.global_step}" / self.FILE, json.dumps(numbers))
+            record = json.dumps({"heads": self.heads, "moments": numbers})
+            write_atomically(Path(args.output_dir) / f"{PREFIX}-{state.global_step}" / self.FILE, record)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.tensor import distribute_tensor
 from transformers import Trainer
 from trl import ModelConfig
 
@@ -24,7 +25,8 @@ from useful_code.training.save_load import check_saved_rewards, save_model
 from useful_code.training.trainable import load_to_train, model_path
 from useful_code.user_errors import UserError
 
-ROWS_FILE = "odin_heads.safetensors"  # the row (D,) of every head under its name
+# The row (D,) of every head under its name. In a folder: servers read all *.safetensors beside a model as its weights.
+ROWS_FILE = "heads/odin_heads.safetensors"
 NAMES_FILE = "odin_heads.json"
 
 
@@ -103,16 +105,22 @@ def keep_quality_head(model) -> torch.Tensor:
             module.reshard()
     heads = heads_of(model)
     with _whole_under_zero3(heads):
-        rows = torch.cat([_whole_under_fsdp(weight).float() for weight in (heads.weight, heads.nuisance_weight)])
-        heads.weight.div_(max(rows[0].norm().item(), 1e-8))
+        rows = normalised(
+            torch.cat([_whole_under_fsdp(weight).float() for weight in (heads.weight, heads.nuisance_weight)])
+        )
+        if hasattr(heads.weight, "full_tensor"):
+            heads.weight.copy_(distribute_tensor(rows[:1], heads.weight.device_mesh, heads.weight.placements))
+        else:
+            heads.weight.copy_(rows[:1])
     del heads.nuisance_weight
     heads.__class__ = Float32Linear
-    return normalised(rows).cpu()
+    return rows.cpu()
 
 
 def write_heads(directory: str | Path, names: Sequence[str], rows: torch.Tensor) -> None:
     """Write the rows (K, D) of the heads called `names` beside the model, and which of them the model has."""
     directory = Path(directory)
+    (directory / ROWS_FILE).parent.mkdir(exist_ok=True)
     save_file({name: row.clone() for name, row in zip(names, rows, strict=True)}, directory / ROWS_FILE)
     record = {"heads": list(names), "score.weight": names[0], "rows": ROWS_FILE}
     write_atomically(directory / NAMES_FILE, json.dumps(record, indent=1) + "\n")

@@ -28,6 +28,11 @@ def length_counter(template: Template) -> Callable[[str], int]:
     return count
 
 
+def head_names(further: Sequence[str] = ()) -> list[str]:
+    """Of all heads, in the order of their rows and of the traits that `trait_counter` counts."""
+    return ["quality", LENGTH, *further]
+
+
 def trait_counter(template: Template, further: Sequence[str] = ()) -> Callable[[str], list[float]]:
     """A function that gives the length of an answer and its `further` traits, names of `COUNTS`.
 

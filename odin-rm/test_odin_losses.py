@@ -233,12 +233,27 @@ def test_the_gradient_of_small_passes_is_that_of_the_window_on_average():
 
 
 def test_moments_survive_a_checkpoint(tmp_path):
-    keeper = MomentsInCheckpoints(2)
-    _, keeper.past = correlation(torch.randn(9, 2, 2), torch.rand(9, 2, 2))
+    heads = ["quality", "length", "list_items"]
+    keeper = MomentsInCheckpoints(heads)
+    keeper.keep(correlation(torch.randn(9, 2, 2), torch.rand(9, 2, 2))[1])
     state = SimpleNamespace(is_world_process_zero=True, global_step=3)
     keeper.on_save(SimpleNamespace(output_dir=str(tmp_path)), state, None)
-    read = MomentsInCheckpoints(2, str(tmp_path / "checkpoint-3")).past
+    read = MomentsInCheckpoints(heads, str(tmp_path / "checkpoint-3")).past
     assert read.weight == 9 and all(map(torch.equal, read[1:], keeper.past[1:]))
-    assert MomentsInCheckpoints(2, None).past is None and MomentsInCheckpoints(2, str(tmp_path)).past is None
-    with pytest.raises(UserError, match="has heads for 2 nuisances and 1 were asked for"):
-        MomentsInCheckpoints(1, str(tmp_path / "checkpoint-3"))
+    assert MomentsInCheckpoints(heads, None).past is None and MomentsInCheckpoints(heads, str(tmp_path)).past is None
+    for others in (heads[:2], [*heads[:2], "bold_marks"]):
+        with pytest.raises(UserError, match="has the heads quality, length, list_items, and quality, length"):
+            MomentsInCheckpoints(others, str(tmp_path / "checkpoint-3"))
+
+
+def test_a_pass_that_overflows_leaves_the_past_as_it_was():
+    """nan in running moments would never leave, and every later correlation be 0."""
+    keeper = MomentsInCheckpoints(["quality", "length"])
+    x, y = torch.randn(9, 2), torch.rand(9, 2)
+    keeper.keep(correlation(x, y, None, window=128)[1])
+    before = keeper.past
+    keeper.keep(correlation(torch.full_like(x, torch.nan), y, before, window=128)[1])
+    keeper.keep(correlation(torch.full_like(x, torch.inf), y, before, window=128)[1])
+    assert keeper.past is before
+    constant, moments = correlation(torch.ones(4, 2), y[:4], before, window=128)
+    assert constant.isfinite().all() and moments.is_finite()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from batch_correlations import MomentsInCheckpoints, gather_rows
 from normalised_heads import add_nuisance_heads, heads_of, keep_quality_head
-from nuisances import trait_counter
+from nuisances import head_names, trait_counter
 from odin_examples import chat, heads, loaded
 from torch import nn
 from train_odin import (
@@ -110,7 +110,9 @@ def trainer_of(tiny: Path, folder: Path, **method) -> OdinTrainer:
     add_nuisance_heads(model, 2, seed=0)
     arguments = Arguments(dataset="-", further_heads=["list_items"], **({"correlation_pairs": 3} | method))
     settings = TrainArguments(output_dir=str(folder), use_cpu=True)
-    return OdinTrainer(method=arguments, moments=MomentsInCheckpoints(2), model=model.train(), args=settings)
+    return OdinTrainer(
+        method=arguments, moments=MomentsInCheckpoints(head_names(["list_items"])), model=model.train(), args=settings
+    )
 
 
 def loss_of(trainer: OdinTrainer, pairs: list[dict], num_items: int | None = None, pad_token_id: int | None = None):
@@ -306,7 +308,7 @@ def train_toy(folder: Path, utility, passes: int = 1) -> tuple[np.ndarray, np.nd
     rows = [{"features": f, "traits": length[:, None].tolist()} for f, length in zip(features, lengths, strict=True)]
     trainer = OdinTrainer(
         method=Arguments(dataset="-"),
-        moments=MomentsInCheckpoints(1),
+        moments=MomentsInCheckpoints(head_names()),
         model=ToyModel(),
         args=TrainArguments(
             output_dir=str(folder),

@@ -104,6 +104,11 @@ def world(tmp_path_factory) -> Path:
         chosen, rejected = rng.integers(1, 30, 2) + [6, 0]
         rows.append({"chosen": chat(f"Say {i}", "!" * chosen), "rejected": chat(f"Say {i}", "." * rejected)})
     rows.append({"chosen": chat("Say", "a"), "rejected": chat("Say", " a ")})
+    split_votes = (
+        {"tie": False, "label": 0.5, "chosen": chat(f"Vote {i}", "a"), "rejected": chat(f"Vote {i}", "bb")}
+        for i in range(8)
+    )
+    rows.extend(split_votes)
     write(folder / "pairs.jsonl", rows)
     return folder
 
@@ -167,7 +172,7 @@ def test_recipe_trains_saves_and_reloads(world, trained):
     after, loading = AutoModelForSequenceClassification.from_pretrained(trained, output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert all(not torch.equal(before[name], value) for name, value in after.state_dict().items())
-    rows = load_file(trained / "odin_heads.safetensors")
+    rows = load_file(trained / "heads" / "odin_heads.safetensors")
     assert json.loads((trained / "odin_heads.json").read_text())["heads"] == ["quality", "length"] and len(rows) == 2
     torch.testing.assert_close(rows["quality"], after.score.weight[0].detach())
     assert rows["quality"].norm().item() == pytest.approx(1, abs=1e-5) == rows["length"].norm().item()
@@ -213,7 +218,7 @@ def test_lora_ends_in_a_plain_classifier_and_keeps_its_adapter(world, monkeypatc
     assert [tuple(value.shape) for name, value in adapter.items() if "score" in name] == [(1, 32)]
     _, loading = AutoModelForSequenceClassification.from_pretrained(world / "lora", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
-    rows = load_file(world / "lora" / "odin_heads.safetensors")
+    rows = load_file(world / "lora" / "heads" / "odin_heads.safetensors")
     assert set(rows) == {"quality", "length", "list_items", "bold_marks"}
     drawn = load_reward_model(str(world / "model"))
     add_nuisance_heads(drawn, 3, seed=42)
@@ -321,9 +326,9 @@ def test_two_real_processes_equal_one(world, single, kind):
     assert record["parallelism"] == kind and record["num_processes"] == 2
     assert record["losses"] == pytest.approx(expected["losses"], rel=1e-5, abs=1e-5)
     assert record["reload_difference"] <= 1e-4
-    rows = load_file(world / output / "odin_heads.safetensors")
+    rows = load_file(world / output / "heads" / "odin_heads.safetensors")
     assert {tuple(row.shape) for row in rows.values()} == {(32,)} and rows.keys() == {"quality", "length"}
-    of_one = load_file(world / name / "odin_heads.safetensors")
+    of_one = load_file(world / name / "heads" / "odin_heads.safetensors")
     assert all((rows[head] - of_one[head]).abs().max() < 1e-4 for head in rows)
     _, loading = AutoModelForSequenceClassification.from_pretrained(world / output, output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
@@ -334,7 +339,7 @@ def test_two_real_processes_equal_one(world, single, kind):
 
 @pytest.mark.slow
 def test_two_processes_with_batches_of_unequal_size(world):
-    """Batches filled by tokens: a process may have more pairs than the other. The log counts every pair once."""
+    """Batches filled by tokens: a process may have more pairs than the other, and neither waits for ever."""
     record = launch(world, "DDP", "tokens", "--max_tokens_per_batch", "700")
     assert len(record["losses"]) == 6 and record["reload_difference"] <= 1e-4
 
@@ -347,5 +352,5 @@ def test_qlora_keeps_the_quality_head(tmp_path, world):
     record = launch(world, "single process", "qlora", *flags, "--model_name_or_path", str(tmp_path / "model"))
     assert record["losses"][-1] < record["losses"][0]
     merged = AutoModelForSequenceClassification.from_pretrained(world / "qlora")
-    rows = load_file(world / "qlora" / "odin_heads.safetensors")
+    rows = load_file(world / "qlora" / "heads" / "odin_heads.safetensors")
     torch.testing.assert_close(merged.score.weight[0].detach(), rows["quality"])

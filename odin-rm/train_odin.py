@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from batch_correlations import MIN_POINTS, Moments, MomentsInCheckpoints, correlation, gather_rows, smoothed_size
 from length_table import CURVES, head_numbers, head_tables
 from normalised_heads import load_trainable_heads, save_quality_head
-from nuisances import COUNTS, LENGTH, trait_counter
+from nuisances import COUNTS, head_names, trait_counter
 from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
 
@@ -43,6 +43,7 @@ from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, p
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
+from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism, finish
 from useful_code.training.record import write_training_record
 from useful_code.training.save_load import WholeCheckpoints
@@ -185,13 +186,12 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-class OdinTrainer(Trainer):
+class OdinTrainer(Float32Inputs, Trainer):
     """The loss of this method. Evaluation has the ranking loss alone: its batches say little about correlations."""
 
     def __init__(self, method: Arguments, moments: MomentsInCheckpoints, **kwargs):
         super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method = method
-        self.moments = moments
+        self.method, self.moments = method, moments
         self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
         self.loss_is_scaled_for_ga = True
         self.step_means = StepMeans()
@@ -214,18 +214,18 @@ class OdinTrainer(Trainer):
     def nuisance_loss(self, rewards, traits, cosines, num_items_in_batch) -> torch.Tensor:
         """Length terms and orthogonality, weighted with this forward pass's share of the pairs of the whole step."""
         both = gather_rows(torch.cat((rewards, traits), -1), self.accelerator)  # (N, 2, 2K - 1)
-        share = len(both) / num_items_in_batch
-        correlations, self.moments.past = head_correlations(
+        correlations, moments = head_correlations(
             *both.split((rewards.shape[-1], traits.shape[-1]), -1), self.moments.past, self.method.correlation_pairs
         )  # (2, 2, K - 1)
+        self.moments.keep(moments)
         orthogonality = orthogonality_loss(cosines)
         means = {"orthogonality_loss": orthogonality.view(1)}
-        for place, name in enumerate((LENGTH, *self.method.further_heads)):
+        for place, name in enumerate(head_names(self.method.further_heads)[1:]):
             means[f"quality_{name}_correlation"] = correlations[:, 0, place]
             means[f"{name}_head_correlation"] = correlations[:, 1, place]
         self.step_means.add(**means)
-        terms = self.method.length_weight * length_loss(correlations, self.moments.past.noise(len(both)))
-        return share * (terms + self.method.orthogonality_weight * orthogonality)
+        terms = self.method.length_weight * length_loss(correlations, moments.noise(len(both)))
+        return len(both) / num_items_in_batch * (terms + self.method.orthogonality_weight * orthogonality)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
@@ -254,12 +254,12 @@ def main() -> None:
     )
     data.train = [{name: pair[name] for name in ("ids", "traits", "label")} for pair in data.train]
 
-    names = ["quality", LENGTH, *arguments.further_heads]
+    names = head_names(arguments.further_heads)
     model = load_trainable_heads(
         model_arguments, len(names) - 1, train_arguments.seed, arguments.train_last_layers, arguments.trust_remote_code
     )
     model.config.pad_token_id = pad_token_id
-    moments = MomentsInCheckpoints(len(names) - 1, checkpoint)
+    moments = MomentsInCheckpoints(names, checkpoint)
     trainer = OdinTrainer(
         method=arguments,
         moments=moments,
@@ -277,7 +277,8 @@ def main() -> None:
     after, traits = trainer.predict(data.held_out).predictions  # (N, 2, K), (N, 2, K - 1)
 
     difference = save_quality_head(trainer, model_arguments, names, data.held_out[:4], arguments.trust_remote_code)
-    numbers = head_numbers(names, after, traits)
+    decided = [i for i, pair in enumerate(data.held_out) if pair["label"] > 0.5]
+    numbers = head_numbers(names, after[decided], traits[decided])
     write_training_record(
         trainer,
         method="ODIN",

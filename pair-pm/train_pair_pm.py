@@ -40,6 +40,7 @@ from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, p
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
+from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.pair_record import write_pair_record
 from useful_code.training.parallelism import check_parallelism, finish
 from useful_code.training.save_load import WholeCheckpoints, save_and_check
@@ -189,7 +190,7 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": pair_accuracy((both.probability - 0.5)[labels > 0.5], tie_credit=0.5), **both.summary()}
 
 
-class PairTrainer(Trainer):
+class PairTrainer(Float32Inputs, Trainer):
     """The loss of this method, its mean taken over all pairs of an optimizer step on all processes."""
 
     def __init__(self, method: Arguments, verdicts: Verdicts, **kwargs):

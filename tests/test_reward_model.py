@@ -1,6 +1,8 @@
 """Loading a reward model, its float32 head, the token it is read at, and guards of runs with several processes."""
 
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,17 +10,20 @@ import torch
 from accelerate.utils import DistributedType
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Trainer
 from trl import ModelConfig
 
 from useful_code.processes import check_world_size
 from useful_code.reward_model import in_float32, load_reward_model, load_tokenizer, prepare_reward_model
 from useful_code.shared_prefix import pack, pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
+from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism
 from useful_code.training.trainable import load_trainable_reward_model
 from useful_code.user_errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 PAD = 3  # an id that stands inside the texts too
 MODEL = tiny_reward_model("llama", 40).eval()
 prepare_reward_model(MODEL)
@@ -173,7 +178,7 @@ def test_weights_to_train_are_float32_and_a_model_must_be_named(folder):
 
 def trainer_with(kind: DistributedType, num_processes: int = 1, **state) -> SimpleNamespace:
     accelerator = SimpleNamespace(num_processes=num_processes, distributed_type=kind, state=SimpleNamespace(**state))
-    return SimpleNamespace(accelerator=accelerator, add_callback=lambda callback: None)
+    return SimpleNamespace(accelerator=accelerator, args=SimpleNamespace(n_gpu=1), add_callback=lambda callback: None)
 
 
 def test_processes_that_would_work_apart_are_refused(monkeypatch):
@@ -193,13 +198,60 @@ def test_processes_that_would_work_apart_are_refused(monkeypatch):
         (1, trainer_with(DistributedType.NO), "single process"),
         (2, trainer_with(DistributedType.MULTI_CPU, 2), "DDP"),
         (2, trainer_with(DistributedType.DEEPSPEED, 2, deepspeed_plugin=SimpleNamespace(zero_stage=3)), "ZeRO-3"),
-        (2, trainer_with(DistributedType.FSDP, 2, fsdp_plugin=SimpleNamespace(fsdp_version=2)), "FSDP2"),
+        (
+            2,
+            trainer_with(
+                DistributedType.FSDP, 2, fsdp_plugin=SimpleNamespace(fsdp_version=2, mixed_precision_policy=None)
+            ),
+            "FSDP2",
+        ),
     ],
 )
 def test_the_kind_of_parallelism_is_named(monkeypatch, world_size, trainer, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     assert check_parallelism(trainer) == expected
+
+
+def test_fsdp2_leaves_the_outputs_of_a_model_in_their_type(monkeypatch):
+    """accelerate's policy for bfloat16 casts rewards too: those between 16 and 32 would be multiples of 0.125."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, output_dtype=torch.bfloat16)
+    plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=policy)
+    check_parallelism(trainer_with(DistributedType.FSDP, 1, fsdp_plugin=plugin))
+    assert plugin.mixed_precision_policy == MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16)
+
+
+def test_one_process_with_several_gpus_is_refused(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    trainer = trainer_with(DistributedType.NO)
+    trainer.args.n_gpu = 8
+    with pytest.raises(UserError, match="one process sees 8 GPUs; choose one"):
+        check_parallelism(trainer)
+
+
+RECIPES = [path for path in sorted(ROOT.glob("*/train_*.py")) if "Trainer):" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_labels_and_lengths_stay_exact_under_deepspeed(recipe):
+    """Transformers casts floating-point inputs to the type of DeepSpeed's weights: 257 tokens would be 256."""
+    (bases,) = re.findall(r"^class \w+\((.*Trainer)\):", recipe.read_text(encoding="utf-8"), re.MULTILINE)
+    assert bases == "Float32Inputs, Trainer"
+
+
+def test_float_inputs_are_not_cast():
+    class Prepares(Float32Inputs, Trainer):
+        def __init__(self):
+            self.args = SimpleNamespace(device=torch.device("cpu"))
+            self.is_deepspeed_enabled = True
+            config = SimpleNamespace(dtype=lambda: torch.bfloat16)
+            plugin = SimpleNamespace(hf_ds_config=config)
+            self.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+
+    inputs = {"labels": torch.tensor([0.501]), "more": [torch.tensor([257.0]), {"ids": torch.tensor([3])}], "n": 2}
+    assert Prepares()._prepare_input(inputs) == inputs
+    assert Trainer._prepare_input(Prepares(), torch.tensor([257.0])).item() == 256
 
 
 def test_fsdp_that_would_silently_be_ddp_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """How a training is spread over processes, a guard against processes that train apart, and the end of a run."""
 
 import os
+from dataclasses import replace
 
 import torch
 from accelerate.utils import DistributedType
@@ -22,10 +23,17 @@ def finish(trainer) -> None:
 def check_parallelism(trainer) -> str:
     """How the parameters of `trainer` are spread: "single process", "DDP", "ZeRO-3", "FSDP2". Call it before training.
 
-    Raises UserError when accelerate would not do what it was asked: several processes that train apart, or FSDP on
-    CPUs, where accelerate runs DDP without a word. Under DDP the model is looked at once more when training begins.
+    Raises UserError when accelerate would not do what it was asked: several processes that train apart, one process
+    with several GPUs, which Transformers would fill by DataParallel, or FSDP on CPUs, where accelerate runs DDP without
+    a word. Under DDP the model is looked at once more when training begins. FSDP2 leaves the outputs of the model in
+    the type they have: accelerate has it cast rewards to bfloat16.
     """
     check_world_size(trainer.accelerator.num_processes)
+    if trainer.args.n_gpu > 1:
+        raise UserError(
+            f"one process sees {trainer.args.n_gpu} GPUs; choose one (CUDA_VISIBLE_DEVICES=0 python ...), or start a "
+            f"process for each (accelerate launch --multi_gpu --num_processes {trainer.args.n_gpu} ...)"
+        )
     kind = trainer.accelerator.distributed_type
     if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and kind != DistributedType.FSDP:
         raise UserError("FSDP was asked for, but accelerate offers it on GPUs only and would run DDP; use DDP on CPUs")
@@ -33,7 +41,10 @@ def check_parallelism(trainer) -> str:
         stage = trainer.accelerator.state.deepspeed_plugin.zero_stage
         return f"ZeRO-{stage}"
     if kind == DistributedType.FSDP:
-        return f"FSDP{trainer.accelerator.state.fsdp_plugin.fsdp_version}"
+        plugin = trainer.accelerator.state.fsdp_plugin
+        if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+        return f"FSDP{plugin.fsdp_version}"
     if trainer.accelerator.num_processes == 1:
         return "single process"
     trainer.add_callback(_CheckedForDDP(trainer))
