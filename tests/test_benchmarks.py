@@ -163,6 +163,14 @@ def test_intervals_and_verdicts_of_claims(benchmark_module):
 
 
 SMALL_WORLDS = {
+    "claims_armo": {
+        "NUM_BACKBONE": 48,
+        "NUM_RATED": 60,
+        "NUM_TRAIN": 60,
+        "NUM_HELD_OUT": 60,
+        "NUM_FRESH": 100,
+        "GATE": {"learning_rate": 1e-3, "max_steps": 10, "batch_size": 32, "dropout": 0.2, "device": "cpu"},
+    },
     "claims_bradley_terry": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
     "claims_odin": {"NUM_TRAIN": 40, "NUM_HELD_OUT": 60},
     "claims_pair_pm": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
