@@ -202,8 +202,7 @@ def collate_pairs(pairs: list[dict], pad_token_id: int | None) -> dict:
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy and mean margin of the pairs that have a winner; equal rewards count as wrong."""
     rewards, labels = prediction.predictions, prediction.label_ids  # (N, 2), (N,)
-    decided = labels > 0.5
-    margins = (rewards[:, 0] - rewards[:, 1])[decided]
+    margins = (rewards[:, 0] - rewards[:, 1])[labels > 0.5]
     return {
         "accuracy": float((margins > 0).mean()),
         "margin": float(margins.mean()),

@@ -176,13 +176,12 @@ def collate_pairs(pairs: list[dict], pad_token_id: int | None) -> dict:
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy of the quality head and of the sum on pairs with a winner, and how the quality head follows length."""
     (rewards, traits), labels = prediction.predictions, prediction.label_ids  # (N, 2, K), (N, 2, K - 1), (N,)
-    quality, total = rewards[..., 0], rewards.sum(-1)  # (N, 2) each
-    margins, margins_of_sum = ((both[:, 0] - both[:, 1])[labels > 0.5] for both in (quality, total))
+    margins, margins_of_sum = ((r[:, 0] - r[:, 1])[labels > 0.5] for r in (rewards[..., 0], rewards.sum(-1)))
     return {
         "accuracy": float((margins > 0).mean()),
         "accuracy_of_sum": float((margins_of_sum > 0).mean()),
         "margin": float(margins.mean()),
-        "quality_length_correlation": pearson_correlation(quality.flatten(), traits[..., 0].flatten()),
+        "quality_length_correlation": pearson_correlation(rewards[..., 0].flatten(), traits[..., 0].flatten()),
     }
 
 

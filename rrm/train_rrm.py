@@ -192,8 +192,7 @@ class PairTrainer(Float32Inputs, Trainer):
 
     def __init__(self, method: Arguments, verdicts: Verdicts, **kwargs):
         super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method = method
-        self.token_ids = verdicts.token_ids
+        self.method, self.token_ids = method, verdicts.token_ids
         self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
         self._loss_shifts_labels = False  # of a language model it would count all labels but the first
         self.loss_is_scaled_for_ga = True
