@@ -279,3 +279,15 @@ def test_length_report_of_nothing_and_of_one_pair():
     assert one["spearman"] is None and one["chosen_longer"]["accuracy"] == 1
     with pytest.raises(ValueError, match="length differences"):
         metrics.length_report([1.0], [3], [0.5], [1, 2])
+
+
+def test_resamples_without_a_value_do_not_cost_the_interval():
+    """Two of ten values are 1: some resamples have none, and there the statistic is not defined."""
+    values = np.array([1.0] * 2 + [0.0] * 8)
+
+    def spread(rows: np.ndarray) -> float:
+        return float(rows.std()) if rows.any() else float("nan")
+
+    low, high = metrics.bootstrap_interval(values, spread)
+    assert 0 < low < spread(values) < high
+    assert all(np.isnan(metrics.bootstrap_interval(np.zeros(5), spread)))
