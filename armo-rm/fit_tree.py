@@ -15,15 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from embedding_files import read_cards
-from pairs_rated import (
-    add_split_arguments,
-    check_same_decoder,
-    held_out_mask,
-    load_objectives,
-    load_pairs,
-    outcomes_of,
-)
+from pairs_rated import add_split_arguments, held_out_mask, load_rated_pairs, outcomes_of
 from preference_tree import fit_tree, preference, rules_text
 from rating_scales import width_of
 
@@ -44,9 +36,7 @@ def main() -> None:
     add("--min_rows", type=int, default=50, help="Pairs of a leaf at least, both orders counted.")
     add_split_arguments(parser)
     arguments = parser.parse_args()
-    record, weights = load_objectives(arguments.objectives)
-    check_same_decoder(record, read_cards(arguments.embeddings, "pairs"))
-    rows, _, rewards = load_pairs(arguments.embeddings, weights)
+    record, _, rows, _, rewards = load_rated_pairs(arguments.objectives, arguments.embeddings)
     differences = (rewards[:, 0] - rewards[:, 1]).double().numpy()  # (N, K)
     label = np.array([row.get("label", 1.0) for row in rows])
     held_out = held_out_mask(rows, record, arguments.held_out_share, arguments.split_seed).numpy()

@@ -7,11 +7,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from embedding_files import decoder_of, read_parts
+from embedding_files import decoder_of, read_cards, read_parts
 from safetensors.torch import load_file
 
 from useful_code import metrics
@@ -29,6 +29,22 @@ def load_objectives(directory: str) -> tuple[dict[str, Any], torch.Tensor]:
         raise UserError(
             f"{directory} holds no objectives ({first_line(error)}); run armo-rm/fit_objectives.py"
         ) from error
+
+
+class RatedPairs(NamedTuple):
+    record: dict[str, Any]  # of fit_objectives.py
+    weights: torch.Tensor  # (K, D)
+    rows: list[dict]  # N
+    prompts: torch.Tensor  # (N, D)
+    rewards: torch.Tensor  # (N, 2, K)
+
+
+def load_rated_pairs(objectives: str, directories: list[str]) -> RatedPairs:
+    """The objectives, and the pairs of the folders with what they give them. Raises UserError where the two were not
+    made with one decoder."""
+    record, weights = load_objectives(objectives)
+    check_same_decoder(record, read_cards(directories, "pairs"))
+    return RatedPairs(record, weights, *load_pairs(directories, weights))
 
 
 def load_pairs(directories: list[str], weights: torch.Tensor) -> tuple[list[dict], torch.Tensor, torch.Tensor]:

@@ -27,16 +27,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from debias import GRID, THRESHOLD, Penalty, penalties, transform_matrix
-from embedding_files import read_card, read_cards, read_parts
+from embedding_files import read_card, read_parts
 from gating_report import write_gating_report
-from pairs_rated import (
-    add_split_arguments,
-    check_same_decoder,
-    held_out_mask,
-    load_objectives,
-    load_pairs,
-    outcomes_of,
-)
+from pairs_rated import add_split_arguments, check_same_decoder, held_out_mask, load_rated_pairs, outcomes_of
 from safetensors.torch import save
 from torch import nn
 from tqdm import trange
@@ -213,11 +206,9 @@ def main() -> None:
     started_at = time.time()
     arguments = parse_arguments()
     arguments.device = best_device()
-    record, weights = load_objectives(arguments.objectives)
+    record, weights, rows, prompts, rewards = load_rated_pairs(arguments.objectives, arguments.embeddings)
     names = [one["name"] for one in record["objectives"]]
-    check_same_decoder(record, read_cards(arguments.embeddings, "pairs"))
     check_same_decoder(record, [read_card(directory) for directory in arguments.reference or ()])
-    rows, prompts, rewards = load_pairs(arguments.embeddings, weights)
     label = torch.tensor([row.get("label", 1.0) for row in rows])
     held_out = held_out_mask(rows, record, arguments.held_out_share, arguments.split_seed)
 
