@@ -262,7 +262,10 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(tiny, pairs, tmp_pa
         gradients.append([weight.grad for weight in trainer.model.parameters()])
     assert np.mean(losses) == pytest.approx(expected.item(), abs=1e-5)
     for weight, *each in zip(whole.model.parameters(), *gradients, strict=True):
-        torch.testing.assert_close(torch.stack(each).mean(0), weight.grad, atol=1e-5, rtol=1e-4)
+        rounding = (
+            1e-5 * weight.grad.abs().max().item()
+        )  # small elements are differences of large terms (here up to 40)
+        torch.testing.assert_close(torch.stack(each).mean(0), weight.grad, atol=rounding, rtol=0)
 
 
 def test_one_process_gathers_its_own_rows():

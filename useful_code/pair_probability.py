@@ -68,8 +68,9 @@ def judge_both_orders(as_first: np.ndarray, as_second: np.ndarray) -> BothOrders
     >>> both.probability.round(8).tolist(), both.position_bias.round(8).tolist()
     ([0.75377448], [0.1276])
     """
-    first, second = first_is_better(as_first), 1 - first_is_better(as_second)
-    return BothOrders((first + second) / 2, first - second)
+    first, other = first_is_better(as_first), first_is_better(as_second)
+    # Written so that an answer against itself gets exactly 0.5, whatever the last digit of `first` is.
+    return BothOrders(0.5 + (first - other) / 2, first - (1 - other))
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:

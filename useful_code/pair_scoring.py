@@ -69,4 +69,4 @@ def full_win_matrix(num_responses: int, numbers: Sequence[Numbers]) -> np.ndarra
     shown_first = np.full((num_responses, num_responses), 0.5)
     places = np.array(list(permutations(range(num_responses), 2))).reshape(-1, 2)
     shown_first[places[:, 0], places[:, 1]] = first_is_better(logits)
-    return (shown_first + 1 - shown_first.T) / 2
+    return 0.5 + (shown_first - shown_first.T) / 2  # exactly 0.5 where both orders say the same
