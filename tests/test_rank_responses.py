@@ -185,9 +185,9 @@ def test_chunks_and_small_batches_change_nothing(folder, tmp_path, monkeypatch, 
     expected = run_here(folder, tmp_path / "whole.jsonl", *path)
     real, tokens = scoring.Scorer.numbers, []
 
-    def counting(scorer, batch):
+    def counting(scorer, batch, sequences):
         tokens.append(batch["input_ids"].numel())
-        return real(scorer, batch)
+        return real(scorer, batch, sequences)
 
     monkeypatch.setattr(rank_responses, "ROWS_PER_CHUNK", 1)
     monkeypatch.setattr(scoring.Scorer, "numbers", counting)

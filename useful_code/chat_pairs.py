@@ -157,8 +157,8 @@ def is_tie(row: dict[str, Any]) -> bool:
 
 
 def prompt_of(row: dict[str, Any]) -> list[Message]:
-    """The shared history of a checked pair: all messages but the last."""
-    return row["chosen"][:-1]
+    """The shared history of a checked pair: all messages but the last; of a step row its problem, as a message."""
+    return row["chosen"][:-1] if "chosen" in row else [{"role": "user", "content": row["prompt"]}]
 
 
 class _Dropped(dict):

@@ -1,6 +1,6 @@
 """Merge a LoRA adapter, head included, into its base and save a plain Transformers model; recipes end with it.
 
-A sequence classifier or a causal language model, as the adapter's own configuration says.
+A sequence or token classifier or a causal language model, as the adapter's own configuration says.
 
     python useful_code/merge_adapter.py --base google/gemma-2b-it --adapter runs/x/adapter --output runs/x
 
@@ -21,6 +21,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -29,7 +30,8 @@ from transformers import (
 from useful_code.user_errors import UserError, exit_cleanly
 
 QUANTIZATION_FILE = "quantization.json"  # BitsAndBytesConfig of the training
-LABELS_FILE = "pair_labels.json"  # of a pairwise model: what its config calls its verdicts
+CONFIG_FILE = "config_values.json"  # what the config of the trained model says that its base's does not
+KEPT_IN_CONFIG = ("pair_labels", "reward_of", "step_separator")
 # RuntimeError: shapes that do not fit; TypeError: a quantization that is none; ImportError: no bitsandbytes.
 CANNOT_BE_MERGED = (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError)
 
@@ -63,11 +65,12 @@ def main() -> None:
         if (file := Path(arguments.adapter) / QUANTIZATION_FILE).exists():
             quantization = json.loads(file.read_text(encoding="utf-8"))
             settings["quantization_config"] = BitsAndBytesConfig.from_dict(quantization)
-        if PeftConfig.from_pretrained(arguments.adapter).task_type == TaskType.SEQ_CLS:
-            loader: Any = AutoModelForSequenceClassification
-            settings["num_labels"] = 1
-        else:
-            loader = AutoModelForCausalLM
+        task_type = PeftConfig.from_pretrained(arguments.adapter).task_type
+        loader: Any = AutoModelForCausalLM
+        if task_type == TaskType.SEQ_CLS:
+            loader, settings["num_labels"] = AutoModelForSequenceClassification, 1
+        elif task_type == TaskType.TOKEN_CLS:
+            loader, settings["id2label"] = AutoModelForTokenClassification, {0: "-", 1: "+"}  # of step_model.py
         base = loader.from_pretrained(
             arguments.base,
             dtype=torch.float32,
@@ -79,8 +82,10 @@ def main() -> None:
             dequantize(base)
         merged = PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(arguments.adapter)
-        if (file := Path(arguments.adapter) / LABELS_FILE).exists():
-            merged.config.pair_labels = json.loads(file.read_text(encoding="utf-8"))
+        if (file := Path(arguments.adapter) / CONFIG_FILE).exists():
+            for key, value in json.loads(file.read_text(encoding="utf-8")).items():
+                if key in KEPT_IN_CONFIG and value is not None:
+                    setattr(merged.config, key, value)
     except CANNOT_BE_MERGED as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{arguments.adapter} cannot be merged into {arguments.base}: {reason}") from error

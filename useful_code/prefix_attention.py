@@ -131,6 +131,17 @@ def hidden_at_ends(
     return hidden[torch.arange(len(ends), device=ends.device), ends]
 
 
+def hidden_at_places(
+    base_model: torch.nn.Module, input_ids: torch.Tensor, places: torch.Tensor, **kwargs
+) -> torch.Tensor:
+    """Last hidden states (M, D) at the places of `flat_places` that are not -1, row by row; see `last_hidden_states`.
+
+    `places` (S, K) are indices into all tokens of the batch, one row of tokens after the other.
+    """
+    hidden = last_hidden_states(base_model, input_ids, **kwargs)  # (1, T, D) or (S, L, D)
+    return hidden.flatten(0, 1)[places[places >= 0]]
+
+
 def shared_prefix_attention(
     module: torch.nn.Module,
     query: torch.Tensor,  # (1, H, T, C)

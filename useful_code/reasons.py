@@ -48,6 +48,7 @@ REASONS = {
     # rendering and training (see render.py and the recipes)
     "template_refused": "the model's chat template refuses the conversation",
     "end_of_turn_lost": "the rendered conversation does not end as the template ends a turn",
+    "verdict_lost": "the rendered conversation does not hold the verdict as a token of its own",
     "over_max_length": "a side is longer than the limit; the pair is dropped whole, no side is cut",
     "tie": "the pair is a tie and ties are dropped",
     "no_margin": "a margin was asked for, but the row has neither a margin nor two scores",

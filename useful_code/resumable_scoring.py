@@ -8,7 +8,6 @@ import glob
 import hashlib
 import json
 import math
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -34,7 +33,7 @@ def score_resumably(scorer: Scorer, groups: Sequence[Group], parts: Path) -> lis
     done, fingerprint = broadcast_object_list(
         [_read_parts(parts) if state.is_main_process else None, scorer.fingerprint]
     )
-    keys = [_key(fingerprint, group) for group in groups]
+    keys = [_key(scorer, fingerprint, group) for group in groups]
     todo = sorted({key: i for i, key in enumerate(keys) if key not in done}.values())
     num_done = sum(key in done for key in keys)
     if num_done and state.is_main_process:
@@ -95,10 +94,10 @@ def chunk_parts(parts: Path, number: int) -> Path:
     return parts.with_name(f"{parts.name}.chunk-{number}")
 
 
-def _key(fingerprint: str, group: Group) -> str:
+def _key(scorer: Scorer, fingerprint: str, group: Group) -> str:
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
     for sequence in group:
-        digest.update(array("i", sequence).tobytes() + b"|")
+        digest.update(scorer.identity(sequence) + b"|")
     return digest.hexdigest()
 
 

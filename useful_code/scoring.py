@@ -7,6 +7,7 @@ Shapes: S sequences of a group (a prompt with each of its responses), K numbers 
 """
 
 import argparse
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,10 +43,14 @@ class Scorer:
     max_tokens_per_batch: int
     verdicts: Verdicts | None = None  # of a pairwise model; None: a scalar reward model
 
-    def numbers(self, batch: dict) -> torch.Tensor:
-        """(S, K) in float32 of a packed or padded batch."""
+    def numbers(self, batch: dict, sequences: Sequence[Sequence[int]]) -> Numbers:
+        """(S, K), computed in float32, of a packed or padded batch of these sequences."""
         of_labels = {} if self.verdicts is None else {"token_ids": self.verdicts.token_ids}
-        return self.model(**batch, **of_labels).logits.float()
+        return self.model(**batch, **of_labels).logits.float().tolist()
+
+    def identity(self, sequence: Sequence[int]) -> bytes:
+        """What the numbers of a sequence depend on, beside the model."""
+        return array("i", sequence).tobytes()
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -215,7 +220,7 @@ def score_batch(scorer: Scorer, groups: Sequence[Group]) -> list[Numbers]:
     """The numbers of one batch, (S, K) per group. Equal sequences of a group are computed once and get equal ones."""
     numbers_of: list[dict[tuple, list[float]]] = [{} for _ in groups]
     for batch, chosen in model_inputs(scorer.model, scorer.pad_token_id, groups, scorer.max_tokens_per_batch):
-        rows = iter(scorer.numbers(batch).tolist())
+        rows = iter(scorer.numbers(batch, [sequence for _, sequences in chosen for sequence in sequences]))
         for index, sequences in chosen:
             numbers_of[index].update((sequence, next(rows)) for sequence in sequences)
     return [[known[tuple(sequence)] for sequence in group] for group, known in zip(groups, numbers_of, strict=True)]

@@ -138,6 +138,31 @@ def pad(groups: Sequence[Sequence[Sequence[int]]], pad_token_id: int, side: str 
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
+def flat_places(batch: dict, places: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Where places of sequences stand among all tokens of a batch that `pack` or `pad` (on the right) made of them:
+    (S, K), rows with fewer places filled with -1. `places` has a list for every sequence, in the batch's order.
+
+    >>> groups = [[[1, 2, 3], [1, 2, 4, 5]]]
+    >>> flat_places(pack(groups), [[1], [2, 3]]).tolist(), flat_places(pad(groups, 0), [[1], [2, 3]]).tolist()
+    ([[1, -1], [3, 4]], [[1, -1], [6, 7]])
+    """
+    most = max(map(len, places))
+    if layout := batch.get("layout"):
+        moved = []
+        wanted = iter(places)
+        start = 0
+        for group in layout.groups:
+            suffix = start + group.prefix
+            for length in group.suffixes:
+                moved.append([(start if p < group.prefix else suffix - group.prefix) + p for p in next(wanted)])
+                suffix += length
+            start = suffix
+    else:
+        width = batch["input_ids"].shape[1]
+        moved = [[row * width + place for place in chosen] for row, chosen in enumerate(places)]
+    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in moved])
+
+
 def default_kernel() -> str:
     """One FlashAttention call on a GPU; one sdpa call per segment elsewhere."""
     return "varlen" if torch.cuda.is_available() else "segments"

@@ -1,9 +1,11 @@
-"""Load a causal language model as a judge of pairs: logits at the place of the verdict, computed in float32.
+"""Load a causal language model that gives verdicts: logits at the places of the verdicts, computed in float32.
+
+A judge of pairs has one verdict, behind the last token; a judge of steps has one behind every step (`step_prompt.py`).
 
 The model stays a plain Transformers causal language model: what is saved needs no code of ours to load. Its config
 remembers the labels under `pair_labels`; without it they are A and B, as in the public pair-preference models.
 
-Shapes: S sequences, K labels, V vocabulary, D hidden size.
+Shapes: S sequences, K labels, M verdicts (S, or all steps of the batch), V vocabulary, D hidden size.
 """
 
 import types
@@ -18,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 from useful_code.pair_prompt import LABELS
-from useful_code.prefix_attention import hidden_at_ends, share_prefix_where_possible
+from useful_code.prefix_attention import hidden_at_ends, hidden_at_places, share_prefix_where_possible
 from useful_code.reward_model import why_not_loaded
 from useful_code.user_errors import UserError
 
@@ -66,7 +68,8 @@ def prepare_verdict_model(model: Any, may_share_prefix: bool = True) -> None:
     """Give `model` a forward that returns logits at the end of every sequence only, in place.
 
     After that `model(**pack(...), token_ids=ids)`, or with `pad`, returns an output whose `logits` are (S, K), in
-    float32; without `token_ids` they are (S, V). Raises `UserError` for a model whose logits are scaled
+    float32; without `token_ids` they are (S, V). With `places` of `flat_places` they are (M, K) or (M, V) at these
+    places, row by row. Raises `UserError` for a model whose logits are scaled
     in a way of its own. Where the architecture cannot share a prefix, `model.shares_prefix` is False.
     """
     config = model.config.get_text_config()
@@ -74,20 +77,30 @@ def prepare_verdict_model(model: Any, may_share_prefix: bool = True) -> None:
     scaled = [name for name in _SCALED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
     if scaled or not isinstance(head, torch.nn.Linear):
         what = f"its logits are changed by {scaled[0]}" if scaled else "its head is no linear layer"
-        raise UserError(f"{type(model).__name__} cannot be used as a pairwise model: {what}")
+        raise UserError(f"{type(model).__name__} cannot give verdicts: {what}")
     model.autocast_off = False
     model.forward = types.MethodType(_forward, model)
     share_prefix_where_possible(model, may_share_prefix)
 
 
-def _forward(self, input_ids: torch.Tensor, token_ids: Sequence[int] | None = None, **kwargs) -> CausalLMOutput:
+def _forward(
+    self,
+    input_ids: torch.Tensor,
+    token_ids: Sequence[int] | None = None,
+    places: torch.Tensor | None = None,
+    **kwargs,
+) -> CausalLMOutput:
+    base_model = getattr(self, self.base_model_prefix)
     with torch.autocast(input_ids.device.type, enabled=False) if self.autocast_off else nullcontext():
-        hidden = hidden_at_ends(getattr(self, self.base_model_prefix), input_ids, **kwargs)  # (S, D)
+        if places is None:
+            hidden = hidden_at_ends(base_model, input_ids, **kwargs)  # (S, D)
+        else:
+            hidden = hidden_at_places(base_model, input_ids, places, **kwargs)  # (M, D)
     return CausalLMOutput(logits=_verdict_logits(self, hidden, token_ids))
 
 
 def _verdict_logits(model: Any, hidden: torch.Tensor, token_ids: Sequence[int] | None) -> torch.Tensor:
-    """Logits of the next token, of the whole vocabulary (S, V) or of some tokens (S, K), in float32."""
+    """Logits of the next token, of the whole vocabulary (M, V) or of some tokens (M, K), in float32."""
     head = model.get_output_embeddings()
     weight, bias = head.weight, head.bias
     if token_ids is not None:

@@ -65,8 +65,8 @@ def save_model(trainer: Trainer, base_model: str, revision: str = "main", trust_
             quantization = getattr(model.config, "quantization_config", None)
             if quantization:  # the adapter fits this base only; merge_adapter.py looks for the file
                 write_atomically(target / merge_adapter.QUANTIZATION_FILE, quantization.to_json_string(use_diff=False))
-            if labels := getattr(model.config, "pair_labels", None):
-                write_atomically(target / merge_adapter.LABELS_FILE, json.dumps(labels))
+            values = {name: getattr(model.config, name, None) for name in merge_adapter.KEPT_IN_CONFIG}
+            write_atomically(target / merge_adapter.CONFIG_FILE, json.dumps(values))
             _run_alone(merge_adapter.__file__, command)
     trainer.accelerator.wait_for_everyone()
     return output_dir
@@ -99,18 +99,19 @@ def check_saved_rewards(
     rewards: Sequence[float],
     trust_remote_code: bool = False,
     token_ids: Sequence[int] = (),
+    flags: Sequence[str] = (),
 ) -> float:
     """Reload `directory` in a fresh process with plain Transformers and return the largest difference of a reward.
 
     `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`; with `token_ids`
-    they are the logits of these tokens behind each sequence. Called by all processes. Raises RuntimeError when the
+    they are the logits of these tokens behind each sequence; `flags` are more of `check_saved.py`. Called by all processes. Raises RuntimeError when the
     difference is over 1e-4; over 5e-2 of the largest reward (at least of 1) where the trained weights are in 16 bits or
     fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or float32 is multiplied as TF32.
     """
     answer = [""]
     if trainer.is_world_process_zero():
         try:
-            reloaded = reloaded_numbers(directory, sequences, trust_remote_code, token_ids)
+            reloaded = reloaded_numbers(directory, sequences, trust_remote_code, token_ids, flags)
             differences = [abs(a - b) for a, b in zip(rewards, reloaded, strict=True)]
             answer = [str(np.max(differences))]  # the built-in max passes over a NaN
         except RuntimeError as error:
@@ -130,11 +131,15 @@ def check_saved_rewards(
 
 
 def reloaded_numbers(
-    directory: Path, sequences: Sequence[Sequence[int]], trust_remote_code: bool = False, token_ids: Sequence[int] = ()
+    directory: Path,
+    sequences: Sequence[Sequence[int]],
+    trust_remote_code: bool = False,
+    token_ids: Sequence[int] = (),
+    flags: Sequence[str] = (),
 ) -> list[float]:
     """What `check_saved.py` finds in a process of its own: a reward per sequence, or the logits of `token_ids` behind
-    each. Raises RuntimeError when the directory cannot be loaded there."""
-    command = [str(directory), *(["--trust_remote_code"] if trust_remote_code else [])]
+    each, or what its `flags` say. Raises RuntimeError when the directory cannot be loaded there."""
+    command = [str(directory), *flags, *(["--trust_remote_code"] if trust_remote_code else [])]
     command += ["--token_ids", *map(str, token_ids)] if token_ids else []
     text = _run_alone(check_saved.__file__, command, json.dumps([list(ids) for ids in sequences]))
     return json.loads(text.splitlines()[-1])

@@ -1,0 +1,179 @@
+"""Score solutions with a process or an outcome reward model: every step of a solution in one forward pass, and the
+problem computed once for all solutions of it.
+
+Three kinds of directory, told apart by the architecture in their config: a causal language model (verdicts), a token
+classifier (tags), a sequence classifier (one number for the whole solution: the scalar outcome model). Which of the
+first reads whole solutions stands in its config, `reward_of`; the public ones are process models.
+
+A score is a probability: that a step is right, or that the answer is. METHODS 7.6.
+
+Shapes: S solutions of one problem, K steps of a solution.
+"""
+
+import argparse
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import AutoConfig
+
+from useful_code.metrics import sigmoid
+from useful_code.model_files import model_fingerprint
+from useful_code.render import Template, ensure_pad_token, read_template, render_within
+from useful_code.resumable_scoring import score_resumably
+from useful_code.reward_model import load_reward_model, load_tokenizer, weights_type, why_not_loaded
+from useful_code.scoring import Scorer, score_batch
+from useful_code.shared_prefix import flat_places
+from useful_code.step_model import load_step_tagger
+from useful_code.step_prompt import StepForm, StepIds, TagForm, VerdictForm, join_steps, tag_form, verdict_form
+from useful_code.user_errors import UserError
+from useful_code.verdict_model import load_verdict_model
+
+REWARD_OF = ("steps", "outcome")
+
+
+@dataclass(frozen=True)
+class StepScorer(Scorer):
+    """A model in evaluation mode and how it reads solutions. `form` None: a scalar outcome model."""
+
+    form: StepForm | None = None
+    reward_of: str = "steps"
+    places_of: dict[bytes, tuple[int, ...]] = field(default_factory=dict)  # of token ids that were read
+
+    def read(self, prompt: str, steps: Sequence[str], max_length_tokens: int | None = None) -> StepIds:
+        """Token ids and places of a solution. Raises RowRefused for one that cannot be read or is too long."""
+        if self.form is None:
+            chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": join_steps(steps)}]
+            ids = render_within(self.template, chat, max_length_tokens)
+            return StepIds(ids, (len(ids) - 1,))
+        if self.reward_of == "outcome":
+            steps = [join_steps(steps)]
+        return self.form.read(prompt, steps, max_length_tokens=max_length_tokens)
+
+    def numbers(self, batch: dict, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-odds of every place of these sequences, S lists, in float32."""
+        if self.form is None:
+            return self.model(**batch).logits.float().tolist()
+        places = [self.places_of[_digest(sequence)] for sequence in sequences]
+        token_ids = self.form.token_ids if isinstance(self.form, VerdictForm) else None
+        flat = flat_places(batch, places).to(batch["input_ids"].device)  # (S, K)
+        logits = self.model(**batch, places=flat, token_ids=token_ids).logits.float()  # (M, 2)
+        rows = iter((logits[:, 1] - logits[:, 0]).tolist())
+        return [[next(rows) for _ in chosen] for chosen in places]
+
+    def identity(self, sequence: Sequence[int]) -> bytes:
+        """The same token ids with other places have other numbers."""
+        return super().identity(sequence) + array("i", self.places_of.get(_digest(sequence), ())).tobytes()
+
+
+def add_solution_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that score solutions, beside `scoring.add_model_arguments`."""
+    parser.add_argument(
+        "--reward_of",
+        choices=REWARD_OF,
+        default=None,
+        help="What a model with verdicts judges: every step, or the whole solution. Default: as its config says.",
+    )
+    parser.add_argument(
+        "--step_separator", default=None, help="Text behind every step of a token classifier; default: its config's."
+    )
+
+
+def load_solution_scorer(arguments: argparse.Namespace, state: PartialState) -> StepScorer:
+    """The model of `add_model_arguments`, of any kind. Raises UserError where it cannot be loaded or has no head."""
+    name, trusted = arguments.reward_name_or_path, arguments.trust_remote_code
+    if arguments.max_tokens_per_batch < 1:
+        raise UserError(f"--max_tokens_per_batch is {arguments.max_tokens_per_batch}; it must be at least 1")
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trusted)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no model can be loaded from {name!r}: {why_not_loaded(name, error)}") from error
+    tokenizer = load_tokenizer(name, arguments.chat_template_path, trusted)
+    architecture, dtype = " ".join(config.architectures or ()), weights_type(arguments.dtype, state.device)
+    form: StepForm | None = None
+    reward_of = arguments.reward_of or getattr(config, "reward_of", None) or "steps"
+    if "TokenClassification" in architecture:
+        separator = arguments.step_separator or getattr(config, "step_separator", None) or "\n"
+        form = tag_form(tokenizer, separator)
+        model = load_step_tagger(name, trusted, dtype=dtype)
+    elif "SequenceClassification" in architecture:
+        reward_of = "outcome"
+        model = load_reward_model(name, trusted, dtype=dtype)
+    else:
+        form = verdict_form(read_template(tokenizer))
+        model = load_verdict_model(name, trusted, dtype=dtype)
+    if getattr(model, "missing_head", False):
+        raise UserError(f"{name!r} has no reward head (a language model without one?); train one first")
+    return ready_scorer(model, tokenizer, form, reward_of, name, arguments.max_tokens_per_batch, state.device)
+
+
+def ready_scorer(
+    model: Any, tokenizer: Any, form: StepForm | None, reward_of: str, name: str, max_tokens: int, device: torch.device
+) -> StepScorer:
+    """A scorer of a loaded model, moved to `device` and put into evaluation mode."""
+    if isinstance(form, TagForm):
+        template, pad_token_id = plain_template(tokenizer)
+    else:
+        template = form.template if form else read_template(tokenizer)
+        pad_token_id = ensure_pad_token(template)
+    model.config.pad_token_id = pad_token_id
+    reading = [reward_of, form.token_ids if isinstance(form, VerdictForm) else form and form.separator]
+    return StepScorer(
+        model=model.to(device).eval(),
+        template=template,
+        pad_token_id=pad_token_id,
+        fingerprint=f"{model_fingerprint(name, model)} {reading}",
+        max_tokens_per_batch=max_tokens,
+        form=form,
+        reward_of=reward_of,
+    )
+
+
+def plain_template(tokenizer: Any) -> tuple[Template, int]:
+    """A tokenizer whose chat template is not used, and an id to pad with: behind all places, so any will do."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return Template(tokenizer, (), (), ""), next(each for each in candidates if each is not None)
+
+
+def score_solutions(scorer: StepScorer, problems: Sequence[Sequence[StepIds]], parts: Path) -> list[list[list[float]]]:
+    """Probabilities (S, K) of the solutions of every problem, in order, on every process.
+
+    Resumable: finished batches are kept beside `parts` until `remove_parts(parts)` (`resumable_scoring.py`).
+    """
+    groups = [_register(scorer, solutions) for solutions in problems]
+    filled = [place for place, group in enumerate(groups) if group]
+    numbers = score_resumably(scorer, [groups[place] for place in filled], parts)
+    found = dict(zip(filled, numbers, strict=True))
+    return [_probabilities(scorer, solutions, found.get(i, [])) for i, solutions in enumerate(problems)]
+
+
+def score_now(scorer: StepScorer, solutions: Sequence[StepIds]) -> list[list[float]]:
+    """Probabilities (S, K) of a few solutions of one problem, in one batch, with nothing kept."""
+    group = _register(scorer, solutions)
+    return _probabilities(scorer, solutions, score_batch(scorer, [group])[0]) if group else []
+
+
+def _register(scorer: StepScorer, solutions: Sequence[StepIds]) -> list[array]:
+    """Note the places of all solutions; the same token ids may have been cut into steps in two ways."""
+    for ids, places in solutions:
+        key = _digest(ids)
+        scorer.places_of[key] = tuple(sorted({*scorer.places_of.get(key, ()), *places}))
+    return [solution.ids for solution in solutions]
+
+
+def _probabilities(scorer: StepScorer, solutions: Sequence[StepIds], numbers: list[list[float]]) -> list[list[float]]:
+    chosen = []
+    for (ids, places), log_odds in zip(solutions, numbers, strict=True):
+        at = dict(zip(scorer.places_of[_digest(ids)], log_odds, strict=True))
+        chosen.append(sigmoid(np.array([at[place] for place in places], dtype=float)).tolist())
+    return chosen
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("i", ids).tobytes(), digest_size=16).digest()
