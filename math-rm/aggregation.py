@@ -128,7 +128,7 @@ def vote_accuracy(
     a reward model: weighted majority (METHODS 7.6).
 
     Args:
-        classes: (M,), equal numbers for equal answers; -1, no answer, never wins. Where all have none, nothing is right.
+        classes: (M,), equal numbers for equal answers; -1, no answer, never wins: all -1 gives 0.
         correct: (M,), 0 or 1. An answer is as right as its voters in the subset are on average.
         weights: (M,), finite and not negative.
 
