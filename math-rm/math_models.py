@@ -67,5 +67,3 @@ def save_and_check_form(
     flags = [] if isinstance(form, Template) else ["--log_odds", *(["--tags"] if isinstance(form, TagForm) else [])]
     token_ids = form.token_ids if isinstance(form, VerdictForm) else ()
     return check_saved_rewards(trainer, directory, sequences, log_odds, trust_remote_code, token_ids, flags)
-
-

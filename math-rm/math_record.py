@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from first_errors import first_error_numbers
-from solution_picture import solution_figure
+from first_errors import first_error, first_error_numbers
+from solution_picture import Solution, solution_picture
 from transformers import Trainer
 
 from useful_code import metrics, report_figures
@@ -110,7 +110,7 @@ def held_out_numbers(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray, of
         marked = [i for i, row in enumerate(rows) if UNKNOWN not in row["targets"][: _first_zero(row["targets"]) + 1]]
         if marked:
             found["first_error"] = first_error_numbers(
-                [metrics.sigmoid(log_odds[i][: len(rows[i]["targets"])]).tolist() for i in marked],
+                [first_error(metrics.sigmoid(log_odds[i][: len(rows[i]["targets"])])) for i in marked],
                 [_first_wrong(rows[i]["targets"]) for i in marked],
                 [prompts[i] for i in marked],
             )
@@ -155,7 +155,7 @@ def _example(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray) -> list[Pi
     wrong = [i for i, row in enumerate(rows) if 0.0 in row["targets"]] or list(range(len(rows)))
     i = wrong[len(wrong) // 2]
     row, scores = rows[i], metrics.sigmoid(log_odds[i][: len(rows[i]["targets"])]).tolist()
-    figure = solution_figure(row["prompt"], row["completions"], scores, _first_wrong(row["targets"]))
+    figure = solution_picture([Solution(row["prompt"], row["completions"], scores, _first_wrong(row["targets"]))])
     return [Picture("example", figure, "A held-out solution that was not chosen for its score; colours are scores.")]
 
 
@@ -179,8 +179,8 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
     ]
     if "first_error" in after:
         rows += [
-            row("first error found exactly", of_first_error("error_accuracy")),
-            row("right solutions left alone", of_first_error("correct_accuracy")),
+            row("first error found exactly", of_first_error("accuracy_wrong")),
+            row("right solutions left alone", of_first_error("accuracy_right")),
             row("first-error F1", of_first_error("f1")),
         ]
     return Table(
