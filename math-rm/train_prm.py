@@ -1,6 +1,6 @@
 r"""Process reward model: for every step of a solution, the probability that it is right.
 
-    loss = mean over labelled steps of y softplus(-z) + (1 - y) softplus(z)      z = l_plus - l_minus at the step's place
+    loss = mean over labelled steps of y softplus(-z) + (1 - y) softplus(z)     z = l_plus - l_minus at a step's place
     --softmax_over vocabulary: -[y log P(+) + (1 - y) log P(-)], as a language model learns; Math-Shepherd 2312.08935
 
 On a CPU, on one GPU, on eight GPUs with ZeRO-3 (from the root of the repository):
