@@ -1,4 +1,4 @@
-"""A problem with its candidates: every form becomes one form, no candidate is lost, and nothing but a refusal escapes."""
+"""A problem with its candidates: every form becomes one, no candidate is lost, nothing but a refusal escapes."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ WRONG = {"steps": ["3 + 4 is 8."], "answer": "8", "correct": False}
 ROW = {"prompt": "3 + 4 = ?", "candidates": [RIGHT, WRONG], "gold": "7"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def answers():
     """What reads texts; rows with steps, answers and labels do not need it."""
     pytest.importorskip("useful_code.split_steps")

@@ -84,9 +84,9 @@ def _candidate(candidate: Any, place: str, gold: str | None) -> dict[str, Any]:
     if not isinstance(candidate, dict):
         raise RowRefused("wrong_type", f"{place} is {shown(candidate)}, not a solution")
     kept = dict(candidate)
+    answer, correct = _answer(kept.get("answer"), f"{place}.answer"), _correct(kept.get("correct"), place)
     text = _text(kept, place)
     steps = _steps(kept, place) if kept.get("steps") is not None else _split(text)
-    answer, correct = _answer(kept.get("answer"), f"{place}.answer"), _correct(kept.get("correct"), place)
     text = text if text.strip() else "\n".join(steps)
     if (answer is None and text) or (correct is None and gold is not None):
         # Only here, because what compares expressions is slow to import.
