@@ -39,6 +39,10 @@ REASONS = {
     "single_answer": "the prompt has only one usable answer: nothing to compare it with",
     "no_partner": "the row belongs to another row, which is missing from the input",
     "below_min_gap": "the two scores differ by less than --min_gap",
+    # problems with candidate solutions (see solution_rows.py)
+    "no_candidates": "the row has no candidate solution",
+    "bad_correct": "whether a solution is right is not true, false, null, 0 or 1",
+    "unequal_labels": "there are more or fewer labels than answers",
     # rated rows and step rows (see rated_rows.py and step_rows.py)
     "not_rated": "the row has no rating",
     "bad_rating": "a rating is not a finite number on its scale",
