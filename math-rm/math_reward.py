@@ -1,0 +1,91 @@
+"""A process or outcome reward model as a reward function of TRL's trainers (GRPO, RLOO).
+
+    from math_reward import make_reward_function             # with this folder on the path, or a copy of it beside
+    trainer = GRPOTrainer(model=..., reward_funcs=make_reward_function("runs/prm", aggregation="min"), ...)
+
+A completion is cut into steps as `split_steps` does, all its steps are scored in one forward pass, and completions of
+one prompt share it. The reward lies between 0 and 1. A completion without text, or one that is too long to be read,
+gets 0, the worst.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate import PartialState
+from aggregation import aggregate
+
+from useful_code.reasons import RowRefused
+from useful_code.split_steps import split_steps
+from useful_code.step_scoring import StepScorer, load_solution_scorer, score_now
+
+Messages = Sequence[dict[str, str]]
+
+
+def make_reward_function(
+    reward_name_or_path: str,
+    aggregation: str = "min",
+    max_length_tokens: int | None = None,
+    max_tokens_per_batch: int = 8192,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> Callable[..., list[float]]:
+    """A function of TRL's signature, (prompts, completions, **columns) -> rewards; both are texts or chats.
+
+    `aggregation`: min, product, mean or last of the step scores (METHODS 7.6). Raises UserError where the model cannot
+    be loaded.
+    """
+    scorer = load_solution_scorer(
+        argparse.Namespace(
+            reward_name_or_path=reward_name_or_path,
+            dtype=dtype,
+            max_tokens_per_batch=max_tokens_per_batch,
+            chat_template_path=None,
+            trust_remote_code=trust_remote_code,
+            reward_of=None,
+            step_separator=None,
+        ),
+        PartialState(),
+    )
+    aggregate([0.5], aggregation)  # an unknown one is refused now, not after the first generation
+
+    def solution_reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        places_of: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            places_of.setdefault(text_of(prompt), []).append(place)
+        rewards = [0.0] * len(completions)
+        for prompt, places in places_of.items():
+            found = rewards_of_prompt(
+                scorer, prompt, [text_of(completions[place]) for place in places], aggregation, max_length_tokens
+            )
+            for place, reward in zip(places, found, strict=True):
+                rewards[place] = reward
+        return rewards
+
+    return solution_reward
+
+
+def rewards_of_prompt(
+    scorer: StepScorer, prompt: str, texts: Sequence[str], aggregation: str, max_length_tokens: int | None
+) -> list[float]:
+    """The rewards of several completions of one prompt."""
+    solutions, places = [], []
+    for place, text in enumerate(texts):
+        try:
+            steps = split_steps(text)
+            if steps:
+                solutions.append(scorer.read(prompt, steps, max_length_tokens))
+                places.append(place)
+        except RowRefused:
+            continue  # no reward for what cannot be read
+    rewards = [0.0] * len(texts)
+    for place, scores in zip(places, score_now(scorer, solutions), strict=True):
+        rewards[place] = aggregate(scores, aggregation)
+    return rewards
+
+
+def text_of(prompt_or_completion: str | Messages) -> str:
+    """The text itself, or of a chat the last message: the problem of a prompt, the solution of a completion."""
+    if isinstance(prompt_or_completion, str):
+        return prompt_or_completion
+    return prompt_or_completion[-1]["content"] or ""
