@@ -53,7 +53,10 @@ def summary(made: Made, sampler: Sampler) -> str:
         f"cost: {asked_for.new:,} new texts ({asked_for.cut_off:,} cut off), {asked_for.stored_before:,} paid before "
     )
     cost += f"or shared; {asked_for.prompt_tokens:,} tokens read, {asked_for.new_tokens:,} written; "
-    lines.append(cost + f"{asked_for.failed:,} requests failed, {asked_for.too_long:,} prefixes times samples too long")
+    lines.append(
+        cost
+        + f"{asked_for.failed:,} requests failed, {asked_for.too_long:,} texts not asked for, as they would be too long"
+    )
     if asked_for.failed:
         lines.append(f"the first failure: {asked_for.first_error}. The same command asks for these again")
     if sampler.store.num_broken:

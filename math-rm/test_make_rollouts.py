@@ -3,6 +3,7 @@
 Travels with the folder when it is copied.
 """
 
+import argparse
 import json
 import math
 import os
@@ -19,9 +20,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_rollouts import label, solve
-from rollout_generators import Generator, Question
+from make_rollouts import label, solutions_of_part, solve
+from rollout_generators import Generator, Question, local_generator
 from rollout_labels import Tally, most_prefixes, rollout_labels
+from rollout_report import Made
 from rollout_rows import Problem, Solution, answer_of, check_problem, check_solution, solution_of
 from rollout_store import CompletionStore, Sampler
 
@@ -169,6 +171,36 @@ def test_a_text_that_was_cut_off_has_no_answer_unless_it_states_one():
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=False)) is None
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=True)) == "7"
     assert answer_of("The answer", Reply(" is 7. And", finished=False)) == "7"
+
+
+def test_solutions_that_cannot_be_used_and_repeated_ones(tmp_path):
+    """Two texts among eight samples, one of them empty; of the second problem every request fails."""
+    generator, _ = scripted(
+        lambda question, seed: GOOD if seed % 2 else " \n", lambda question, seed: question.prompt == "2"
+    )
+    sampler, made = sampler_of(tmp_path, generator), Made()
+    part = [(None, check_problem({"prompt": prompt, "answer": "7"}, set())) for prompt in "12"]
+    arguments = argparse.Namespace(solutions=None, num_solutions=8, instruction="")
+    found = [solution for _, solution in solutions_of_part(part, sampler, arguments, made)]
+    reasons = Counter(refused.reason for refused in found if isinstance(refused, RowRefused))
+    solutions = [solution for solution in found if isinstance(solution, Solution)]
+    assert len(solutions) == 1 and reasons["no_solution"] == 1 and sampler.asked.failed == 8
+    assert made.sampled == 8 and made.repeated + reasons["no_steps"] == 7 and made.repeated > 0 < reasons["no_steps"]
+
+
+@pytest.mark.parametrize("style", ["chatml", "gemma", "llama3"])
+def test_a_local_model_goes_on_where_the_prefix_ends(tmp_path, style):
+    """Without randomness the rest of a text is what the model had written: whole = prefix + completion."""
+    question, likeliest = Question("3 + 4?", ""), Sampling(temperature=0.0, max_new_tokens=24)
+    for seed in range(50):  # a random model writes random bytes: look for one that begins with a sign
+        save_tiny_judge(tmp_path, style=style, seed=seed)
+        generator = local_generator(str(tmp_path), 24, dtype="float32")
+        [(_, whole)] = generator.generate([question], [0], likeliest)
+        prefix = whole.text[:1]
+        if prefix.isascii() and prefix.isprintable() and len(whole.text) > 8:
+            break
+    [(_, rest)] = generator.generate([question._replace(prefix=prefix)], [0], likeliest)
+    assert prefix and (prefix + rest.text)[:8] == whole.text[:8]  # behind that a byte may be half a sign
 
 
 def test_failed_requests_are_no_completions_and_are_asked_again(tmp_path):
