@@ -246,7 +246,8 @@ def check_arguments(arguments: argparse.Namespace) -> argparse.Namespace:
 def main() -> None:
     started_at = time.time()
     arguments = parse_arguments()
-    output, refused_path = check_output(arguments.output, arguments.solutions or arguments.input)
+    for source in filter(None, (arguments.input, arguments.solutions)):
+        output, refused_path = check_output(arguments.output, source)
     card_path = output.with_name(f"{output.stem}_card.json")
     rows, counts = read_input(arguments, refused_path)
     store = CompletionStore(f"{output}.completions.jsonl")

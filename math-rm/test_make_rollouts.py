@@ -494,6 +494,7 @@ def test_the_command_with_a_model_on_this_machine(tmp_path):
         (["--input", "x.jsonl", "--generator_name_or_path", "x", "--num_solutions", "0"], "--num_solutions is 0"),
         (["--input", "x.jsonl", "--generator_name_or_path", "x", "--temperature", "0"], "all samples are equal"),
         (["--input", "x.jsonl", "--generator_name_or_path", "x"], "no such file"),
+        (["--input", "s.jsonl", "--solutions", "x.jsonl", "--generator_name_or_path", "x"], "would overwrite"),
     ],
 )
 def test_options_that_cannot_work_are_one_line(tmp_path, monkeypatch, flags, message):
