@@ -14,6 +14,7 @@ from useful_code.read_rows import (
     RAW_CHARACTERS,
     RowCounts,
     checked_rows,
+    list_files,
     load_checked,
     read_rows,
     report_counts,
@@ -289,3 +290,9 @@ def test_a_name_that_is_no_path_is_asked_of_the_hub(monkeypatch, capsys):
 def test_hub_name_is_loaded():
     rows = read_rows("Anthropic/hh-rlhf", split="test")
     assert set(next(rows).row) == {"chosen", "rejected"}
+
+
+def test_the_memory_of_rollouts_is_no_data(tmp_path):
+    for name in ("steps.jsonl", "steps.jsonl.completions.jsonl", "completions.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    assert [path.name for path in list_files(tmp_path)] == ["completions.jsonl", "steps.jsonl"]

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from useful_code.reasons import RowRefused
-from useful_code.render import ensure_pad_token, read_template, render, render_within
+from useful_code.render import ensure_pad_token, read_template, render, render_open, render_within
 from useful_code.tiny import LLAMA3_TEMPLATE, STYLES, byte_tokenizer
 from useful_code.user_errors import UserError
 
@@ -313,3 +313,20 @@ def test_an_over_long_conversation_is_dropped_never_cut():
     assert list(render_within(template, chat("question", "answer"), None)) == ids
     with pytest.raises(RowRefused, match=f"{len(ids)} tokens, the limit is {len(ids) - 1}"):
         render_within(template, chat("question", "answer"), len(ids) - 1)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(text=st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(lambda text: text == text.strip()))
+@settings(max_examples=20)
+def test_an_open_turn_is_the_finished_one_without_its_end(style, text):
+    """Special tokens typed in the begun answer stay text, and white space at its end stays."""
+    template = read_template(byte_tokenizer(style))
+    special = template.special_texts[0]
+    question = {"role": "user", "content": "3 + 4?"}
+    for begun in (text, f"a{special}b", f"a{special}"):
+        chat = [question, {"role": "assistant", "content": begun}]
+        assert render_open(template, chat) + list(template.end_ids) == render(template, chat)
+    spaced = [question, {"role": "assistant", "content": f"{text} \n\n"}]
+    ids = render_open(template, [question, {"role": "assistant", "content": text}])
+    assert render_open(template, spaced) == ids + list(template.tokenizer(" \n\n", add_special_tokens=False).input_ids)
+    assert render_open(template, [question]) == render(template, [question], add_generation_prompt=True)

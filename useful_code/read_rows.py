@@ -81,6 +81,7 @@ def list_files(source: str | os.PathLike) -> list[Path]:
             for file in path.rglob("*")
             if file.name.endswith(SUFFIXES)
             and not any(file.name == name or file.name.endswith(f"_{name}") for name in NOT_DATA)
+            and not file.name.endswith(".jsonl.completions.jsonl")  # the memory of math-rm/make_rollouts.py
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
             and file.is_file()
         )

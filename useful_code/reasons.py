@@ -49,6 +49,11 @@ REASONS = {
     "bad_step_label": "a step label is not true, false, null or a number between 0 and 1",
     "unequal_steps": "there are more or fewer labels than steps, or a step number lies past the last step",
     "not_labelled": "no step has a label, and whether the answer is right is not known either",
+    # rollouts (see math-rm/make_rollouts.py)
+    "no_gold_answer": "the row states no final answer that solutions could be compared with",
+    "repeated_problem": "an earlier row has the same prompt",
+    "no_steps": "the generator wrote a solution without any text",
+    "no_solution": "every request for a solution to this problem failed; the same command asks again",
     # rendering and training (see render.py and the recipes)
     "template_refused": "the model's chat template refuses the conversation",
     "end_of_turn_lost": "the rendered conversation does not end as the template ends a turn",

@@ -109,29 +109,28 @@ def render(template: Template, messages: Sequence[Message], add_generation_promp
     >>> ids.count(template.tokenizer.eos_token_id)  # the two ends of turn; the typed one is text
     2
     """
-    mark = None
-    if any(special in message["content"] for message in messages for special in template.special_texts):
-        mark = next((m for m in _CUT_MARKS if all(m not in message["content"] for message in messages)), None)
-        if mark is None:
-            raise RowRefused("template_refused", "special-token text beside sixteen private-use characters")
-        messages = [{**m, "content": _cut_special_texts(m["content"], template.special_texts, mark)} for m in messages]
-    try:
-        text = _template_text(template.tokenizer, messages, add_generation_prompt)
-    except TemplateError as error:
-        raise RowRefused("template_refused", str(error)) from error
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RowRefused("invalid_unicode", "a message holds a lone surrogate") from error
-    first, *rest = text.split(mark) if mark else [text]
-    ids = _encode(template.tokenizer, first)
-    for piece in rest:
-        # Encoded behind a special token, so that no tokenizer takes it for a beginning and puts a space before it.
-        ids += _encode(template.tokenizer, template.special_texts[0] + piece)[1:]
+    ids = _ids(template, messages, add_generation_prompt)
     end = list(template.end_ids) if messages[-1]["role"] == "assistant" and not add_generation_prompt else []
     if end and ids[-len(end) :] != end:
         raise RowRefused("end_of_turn_lost", f"ids end with {ids[-len(end) :]}, the template's turn with {end}")
     return ids
+
+
+def render_open(template: Template, messages: Sequence[Message]) -> list[int]:
+    """Token ids behind which the assistant writes: a new answer, or the rest of one that the last message begins.
+
+    The beginning is taken exactly as it is written, white space at its end too. Raises RowRefused as `render`.
+
+    >>> from useful_code.tiny import byte_tokenizer
+    >>> template = read_template(byte_tokenizer("chatml"))
+    >>> question = {"role": "user", "content": "3 + 4?"}
+    >>> ids = render_open(template, [question, {"role": "assistant", "content": "Step 1: "}])
+    >>> template.tokenizer.decode(ids).rpartition("<|im_start|>")[2]
+    'assistant\\nStep 1: '
+    """
+    if messages[-1]["role"] != "assistant":
+        return _ids(template, messages, add_generation_prompt=True)
+    return _ids(template, messages[:-1], add_generation_prompt=True, begun=messages[-1]["content"])
 
 
 def render_within(template: Template, messages: Sequence[Message], max_length_tokens: int | None) -> array:
@@ -170,6 +169,32 @@ def ensure_pad_token(template: Template) -> int:
         f"tokenizer {tokenizer.name_or_path!r} has no token to pad with that differs from the end of a turn; set "
         "tokenizer.pad_token to a reserved token and save it"
     )
+
+
+def _ids(template: Template, messages: Sequence[Message], add_generation_prompt: bool, begun: str = "") -> list[int]:
+    """Token ids of a rendered conversation and of the text `begun` behind it; no text becomes a special token."""
+    mark = None
+    texts = [begun, *(message["content"] for message in messages)]
+    if any(special in text for text in texts for special in template.special_texts):
+        mark = next((m for m in _CUT_MARKS if all(m not in text for text in texts)), None)
+        if mark is None:
+            raise RowRefused("template_refused", "special-token text beside sixteen private-use characters")
+        messages = [{**m, "content": _cut_special_texts(m["content"], template.special_texts, mark)} for m in messages]
+        begun = _cut_special_texts(begun, template.special_texts, mark)
+    try:
+        text = _template_text(template.tokenizer, messages, add_generation_prompt) + begun
+    except TemplateError as error:
+        raise RowRefused("template_refused", str(error)) from error
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowRefused("invalid_unicode", "a message holds a lone surrogate") from error
+    first, *rest = text.split(mark) if mark else [text]
+    ids = _encode(template.tokenizer, first)
+    for piece in rest:
+        # Encoded behind a special token, so that no tokenizer takes it for a beginning and puts a space before it.
+        ids += _encode(template.tokenizer, template.special_texts[0] + piece)[1:]
+    return ids
 
 
 def _template_text(tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:

@@ -19,7 +19,7 @@ from useful_code.judging.interface import Chat, Judge, Replies, Reply, Sampling
 from useful_code.model_files import model_fingerprint
 from useful_code.pair_prompt import place_of_labels
 from useful_code.reasons import RowRefused
-from useful_code.render import Template, ensure_pad_token, read_template, render
+from useful_code.render import Template, ensure_pad_token, read_template, render, render_open
 from useful_code.reward_model import best_device, load_tokenizer, weights_type
 from useful_code.user_errors import UserError
 from useful_code.verdict_model import load_causal_model
@@ -38,7 +38,8 @@ def local_judge(
     """Load a model and its tokenizer from a directory or the hub. Raises UserError where that cannot be done.
 
     `dtype` auto is bfloat16 on a GPU and float32 on a CPU. `max_tokens_per_batch` counts padding and new tokens. Chats
-    that leave no room for `max_new_tokens` are refused by the judge's `check`.
+    that leave no room for `max_new_tokens` are refused by the judge's `check`. A chat that ends with an assistant's
+    message is continued there.
     """
     template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code))
     device = best_device()
@@ -48,12 +49,12 @@ def local_judge(
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def check(chat: Chat) -> None:
-        number = len(render(template, chat, add_generation_prompt=True)) + max_new_tokens
+        number = len(render_open(template, chat)) + max_new_tokens
         if limit is not None and number > limit:
             raise RowRefused("over_max_length", f"{number} tokens with {max_new_tokens} new ones, the limit is {limit}")
 
     def generate(chats: Sequence[Chat], seeds: Sequence[int], sampling: Sampling) -> Replies:
-        prompts = [render(template, chat, add_generation_prompt=True) for chat in chats]
+        prompts = [render_open(template, chat) for chat in chats]
         for places in _fill(prompts, max_tokens_per_batch, sampling.max_new_tokens):
             noise = GumbelNoise(sampling.temperature, [seeds[i] for i in places]) if sampling.temperature else None
             settings = {"max_new_tokens": sampling.max_new_tokens, "eos_token_id": stop_ids}

@@ -116,7 +116,7 @@ def load_judge(arguments: argparse.Namespace) -> Judge:
             arguments.max_concurrent,
             arguments.timeout_seconds,
             arguments.max_tries,
-            _extra_body(arguments.extra_body),
+            read_extra_body(arguments.extra_body),
         )
     from useful_code.judging.local import local_judge  # torch: not for an endpoint
 
@@ -156,7 +156,8 @@ def description(judge: Judge, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _extra_body(text: str | None) -> dict[str, Any]:
+def read_extra_body(text: str | None) -> dict[str, Any]:
+    """The option --extra_body. Raises UserError for what is no JSON object."""
     try:
         body = json.loads(text) if text else {}
     except ValueError as error:

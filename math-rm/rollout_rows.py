@@ -1,0 +1,120 @@
+"""Rows of make_rollouts.py: problems and given solutions that are checked, sampled texts that become solutions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_generators import Question
+
+from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
+from useful_code.judging.interface import Reply
+from useful_code.rated_rows import shown
+from useful_code.reasons import RowRefused
+from useful_code.split_steps import find_steps
+from useful_code.step_rows import check_steps
+
+PROMPT_COLUMNS = ("prompt", "question", "problem")
+GOLD_COLUMNS = ("answer", "solution")
+
+
+@dataclass
+class Problem:
+    """What is asked, and what a solution must end in."""
+
+    row: dict[str, Any]  # the columns that every output row gets
+    gold: str  # the answer alone
+
+
+@dataclass
+class Solution:
+    """A text in steps; `ends[t - 1]` is where step t + 1 begins."""
+
+    problem: Problem
+    text: str
+    steps: list[str]
+    ends: list[int]
+    is_right: bool
+
+    def question(self, num_steps: int, instruction: str) -> Question:
+        """What asks for a completion from so many steps, exactly as they are written."""
+        return Question(asked(self.problem, instruction), self.text[: self.ends[num_steps - 1]])
+
+
+def asked(problem: Problem, instruction: str) -> str:
+    """The user's message."""
+    return f"{problem.row['prompt']}\n\n{instruction}" if instruction else problem.row["prompt"]
+
+
+def check_problem(row: Any, seen: set[str]) -> Problem:
+    r"""A problem with its gold answer; `seen` holds the prompts of earlier rows. Raises RowRefused.
+
+    >>> check_problem({"question": "9 * 2 = ?", "answer": "9 * 2 = 18\n#### 18"}, set()).gold
+    '18'
+    """
+    prompt = next((row[name] for name in PROMPT_COLUMNS if row.get(name) is not None), None)
+    if not isinstance(prompt, str):
+        reason = "missing_key" if prompt is None else "wrong_type"
+        raise RowRefused(reason, f"none of {', '.join(PROMPT_COLUMNS)} is a text")
+    kept = {name: value for name, value in row.items() if name not in PROMPT_COLUMNS}
+    problem = Problem({"prompt": prompt, **kept}, gold_of(row))
+    checked(problem.row | {"completions": ["step"]}, [None], False)  # a prompt that no step row may have
+    if prompt in seen:
+        raise RowRefused("repeated_problem", f"prompt {shown(prompt)}")
+    seen.add(prompt)
+    return problem
+
+
+def gold_of(row: Mapping[str, Any]) -> str:
+    """The gold answer of a row, or RowRefused."""
+    for name in GOLD_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        answer = gold_answer(value) if isinstance(value, str) else None
+        if answer:
+            return answer
+    raise RowRefused("no_gold_answer", f"{' and '.join(GOLD_COLUMNS)} state no answer")
+
+
+def check_solution(row: Any, golds: Mapping[str, Problem], separator: str) -> Solution:
+    """A given solution, whose steps are joined by `separator`; its gold answer stands in the row, or in `golds` by
+    its prompt. Labels that are there are kept as `given_labels` and `given_outcome`. Raises RowRefused."""
+    steps = row.get("completions")
+    row = checked(row, [None] * len(steps) if isinstance(steps, list) else [], False, row)
+    problem = golds.get(row["prompt"])
+    gold = gold_of(row) if problem is None else problem.gold
+    given = {f"given_{name}": row[name] for name in ("labels", "outcome") if row.get(name) is not None}
+    kept = {name: value for name, value in row.items() if name not in ("completions", "labels", "outcome")}
+    text, ends = "", []
+    for step in row["completions"]:
+        text += step + separator
+        ends.append(len(text))
+    text = text[: len(text) - len(separator)]
+    ends[-1] = len(text)
+    is_right = same_answer(answer_of("", Reply(text)), gold)
+    return Solution(Problem(kept | given, gold), text, row["completions"], ends, is_right)
+
+
+def solution_of(problem: Problem, reply: Reply) -> Solution:
+    """A sampled text as a solution. Raises RowRefused where it has no step, or none that a row may hold."""
+    steps = find_steps(reply.text)
+    if not steps:
+        raise RowRefused("no_steps", "the text is empty or only white space")
+    texts = [step.text for step in steps]
+    checked({"prompt": problem.row["prompt"], "completions": texts}, [None] * len(texts), False)
+    is_right = same_answer(answer_of("", reply), problem.gold)
+    return Solution(problem, reply.text, texts, [step.end for step in steps], is_right)
+
+
+def answer_of(prefix: str, reply: Reply) -> str | None:
+    """The final answer of a prefix with its completion. One that was cut off has an answer only if it states one: its
+    last number may be anything."""
+    return (final_answer if reply.finished else stated_answer)(prefix + reply.text)
+
+
+def checked(
+    row: Mapping[str, Any], labels: list, outcome: bool, returned: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The row, with these labels, as step_rows.py wants it; or `returned`, if it passes. Raises RowRefused."""
+    good = check_steps({**row, "labels": labels, "outcome": outcome})
+    return good if returned is None else dict(returned)

@@ -1,0 +1,272 @@
+r"""Final answers: where they stand, and when two are equal. By hand, and for any text."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from useful_code import expression_worker
+from useful_code.expression_worker import equal_expressions
+from useful_code.final_answers import (
+    answer_classes,
+    final_answer,
+    gold_answer,
+    is_right,
+    same_answer,
+    stated_answer,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{1} and then \boxed{a{b}c}.", "a{b}c"),
+        (r"\boxed{1} and then \boxed{2", "1"),  # never closed
+        (r"We get \boxed{\{1, 2\}}", r"\{1, 2\}"),  # braces that are text
+        (r"\fbox{no} \boxed{} the answer is 3", "3"),
+        ("16 - 3 - 4 = 9\n9 * 2 = 18\n#### 18", "18"),
+        ("#### 1,000\n\nStep 2: no", "1,000"),
+        (r"\boxed{7}. The answer is 8.", "7"),  # the box comes first
+        ("the answer is 5.\nTHE ANSWER IS: 6! Yes.", "6"),
+        ("The answer is 3.5. Good.", "3.5"),
+        (r"The final answer is $\frac{1}{2}$.", r"\frac{1}{2}"),
+        ("**The answer is 42.**", "42"),
+        ("Step 3: The answer is: 18 ки", "18"),
+        ("The answer is:\nforty", "forty"),
+        ("I know what the answer is.", None),
+        ("tom has 8 eggs.", "8"),
+        ("so it costs $1,200.50.", "1,200.50"),
+        ("that is 10%", "10"),
+        (r"that is 10\%", "10"),
+        ("x=-5", "-5"),
+        ("5-3", "3"),
+        ("1/2 of it", "1/2"),
+        (r"hence x = -\frac{3}{4}", r"-\frac{3}{4}"),
+        ("1,2,3", "3"),
+        ("no number", None),
+        ("", None),
+    ],
+)
+def test_the_answer_is_found(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_a_number_alone_is_not_stated():
+    assert stated_answer("it is 8") is None and stated_answer("#### 8") == "8"
+
+
+EQUAL = [
+    ("1/2", "0.5"),
+    ("0.5", r"\frac{1}{2}"),
+    (r"\frac12", r"\dfrac{1}{2}"),
+    (r"1\frac{1}{2}", "1.5"),
+    ("1 1/2", "3/2"),
+    ("1,000", "1000"),
+    (r"10\,000", "10000"),
+    ("1{,}000", "1000"),
+    ("$18", "18"),
+    (r"\$18.00", "18"),
+    ("18 dollars", "18"),
+    (r"18\text{ dollars}", "18"),
+    (r"5\text{ cm}^2", "5"),
+    ("12 miles per hour", "12"),
+    ("x=5", "5"),
+    ("f(x) = x^2", "x^2"),
+    ("50%", r"50\%"),
+    ("50%", "50"),
+    (r"90^\circ", "90"),
+    ("−3", "-3"),
+    ("1e3", "1000"),
+    ("1/3", "0.333333"),
+    ("2/3", "0.66666667"),
+    (r"\text{Even}", "even"),
+    ("(C)", r"\text{c}"),
+    ("Monday", " monday "),
+    ("( 1, 2 )", r"\left(1,2\right)"),
+    (r"2\sqrt{3}", r"\sqrt{12}"),
+    (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\{1,2\}", r"\{2,1\}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    ("5!", "120"),
+    (r"\boxed{7}", "7.0"),
+    (r"9^{9^{9^9}}", "9 ^{9^{9^9}}"),  # as text
+]
+UNEQUAL = [
+    ("7", "8"),
+    ("1/3", "0.33"),
+    ("0.000001", "0.0000014"),
+    ("50%", "0.5"),
+    (r"3\pi", "3"),
+    ("5 million", "5"),
+    ("even", "odd"),
+    ("even", "nvee"),  # a product of the same letters
+    ("(1,2)", "[1,2]"),
+    ("(1,2)", "(2,1)"),
+    ("9^9^9", "3"),
+    ("9^{9*9*9*9*9}", "3"),
+    (r"100000!", "1"),
+    ("a", "b"),
+    (" ", " "),
+    ("5/0", "5"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_equal_answers(one, other):
+    assert same_answer(one, other) and same_answer(other, one)
+    assert answer_classes([one, other]) == [0, 0]
+
+
+@pytest.mark.parametrize(("one", "other"), UNEQUAL)
+def test_unequal_answers(one, other):
+    assert not same_answer(one, other) and not same_answer(other, one)
+
+
+def test_none_equals_nothing():
+    assert not same_answer(None, None) and not same_answer(None, "5") and not same_answer("5", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("So she makes $18 a day.", "9 * 2 = 18\n#### 18", True),
+        (r"Hence \boxed{x^2+1}.", "x^2 + 1", True),  # the gold answer is not its last number
+        ("it is 1", "x^2 + 1", False),
+        (r"\boxed{\frac{2}{4}}", r"\frac{1}{2}", True),
+        ("I cannot say", "18", False),
+        ("18", "", False),
+    ],
+)
+def test_is_right(text, gold, right):
+    assert is_right(text, gold) is right
+
+
+def test_a_gold_solution_without_a_mark_ends_in_its_answer():
+    assert gold_answer("3 plus 2 is 5.\ntom has 5 eggs.") == "5" and gold_answer("tom") == "tom"
+
+
+TEXTS = st.one_of(
+    st.text(),
+    st.text(alphabet=r"0123456789.,/-+^*!(){}[]\=$% x"),
+    st.sampled_from([text for pair in EQUAL + UNEQUAL for text in pair]),
+    st.fractions(max_denominator=50).map(str),
+    st.decimals(-100, 100, places=2).map(str),
+)
+
+
+@given(TEXTS, TEXTS)
+@settings(max_examples=150)
+def test_any_two_texts_symmetric_and_reflexive(one, other):
+    assert same_answer(one, other) is same_answer(other, one)
+    assert same_answer(one, one) is bool(one.strip())
+    assert final_answer(one) is None or final_answer(one).strip()
+    assert is_right(one, other) in (True, False)
+
+
+@given(st.lists(st.one_of(st.none(), TEXTS), max_size=6))
+@settings(max_examples=50)
+def test_classes_are_a_partition(answers):
+    classes = answer_classes(answers)
+    assert len(classes) == len(answers)
+    for answer, number in zip(answers, classes, strict=True):
+        assert (number == -1) == (answer is None or not answer.strip())
+    for i, one in enumerate(answers):
+        for j, other in enumerate(answers):
+            if same_answer(one, other):
+                assert classes[i] == classes[j] >= 0
+    seen = [number for number in dict.fromkeys(classes) if number >= 0]
+    assert seen == list(range(len(seen)))
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(1, 999))
+def test_a_number_is_its_other_ways_of_writing(top, bottom):
+    latex = rf"\frac{{{top}}}{{{bottom}}}"
+    assert same_answer(latex, f"{top}/{bottom}") and same_answer(f"{top:,}", f"${top} ")
+    assert same_answer(latex, f"{top + bottom}/{bottom}") is False
+    assert final_answer(f"It makes {top:,}.") == f"{top:,}" and final_answer(f"so {latex}") == latex
+
+
+def test_classes_join_by_way_of_a_third():
+    """0.333333 and 0.3333334 round alike, 1/3 is not the second: all three share a class in any order."""
+    answers = ["1/3", "0.3333334", "0.333333"]
+    assert not same_answer(*answers[:2]) and answer_classes(answers) == answer_classes(answers[::-1]) == [0, 0, 0]
+
+
+def test_it_works_in_threads():
+    """math-verify's own time limit does not: an alarm belongs to the main thread."""
+    found = []
+    threads = [
+        threading.Thread(target=lambda i=i: found.append(same_answer(rf"{i}\sqrt{{2}}", rf"\sqrt{{{2 * i * i}}}")))
+        for i in range(2, 6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 4
+
+
+def test_the_callers_alarm_is_left_alone():
+    heard = []
+    before, left = signal.signal(signal.SIGALRM, lambda *_: heard.append(True)), signal.alarm(0)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        assert same_answer(r"\sqrt{99}", r"3\sqrt{11}")
+        time.sleep(0.3)
+        assert heard
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.alarm(left)
+
+
+def test_what_takes_too_long_is_ended_and_the_next_question_is_answered(monkeypatch):
+    monkeypatch.setattr(expression_worker, "SECONDS", 0.5)
+    started = time.monotonic()
+    assert not equal_expressions("(10^{999})^{(10^{99})}", "x+1+x")  # refused before it comes here, in real use
+    assert time.monotonic() - started < 60
+    assert expression_worker._worker is None
+    monkeypatch.undo()
+    assert equal_expressions(r"\sqrt{28}", r"2\sqrt{7}")
+
+
+def test_a_worker_that_was_killed_is_replaced():
+    assert equal_expressions(r"\sqrt{44}", r"2\sqrt{11}")
+    os.kill(expression_worker._worker.pid, signal.SIGKILL)
+    expression_worker._worker.wait()
+    assert equal_expressions(r"\sqrt{52}", r"2\sqrt{13}")
+
+
+def test_the_worker_ends_with_the_process_that_asked():
+    program = (
+        "from useful_code import expression_worker as w\n"
+        r"assert w.equal_expressions(r'\sqrt{8}', r'2\sqrt{2}')" + "\nprint(w._worker.pid, flush=True)\n"
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    pid = json.loads(finished.stdout)
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if os.path.exists(f"/proc/{pid}/stat") and open(f"/proc/{pid}/stat").read().split()[2] == "Z":
+            return  # ended; nobody has asked for its status
+        time.sleep(0.1)
+    raise AssertionError("the worker is still there")
+
+
+def test_without_the_package_one_line_says_so(monkeypatch):
+    from useful_code.user_errors import UserError
+
+    monkeypatch.setattr(expression_worker, "find_spec", lambda name: None)
+    expression_worker._stop()
+    with pytest.raises(UserError, match="pip install math-verify"):
+        equal_expressions(r"\sqrt{3}", r"y\sqrt{3}")

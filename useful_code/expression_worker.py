@@ -1,0 +1,144 @@
+"""Are two mathematical expressions equal? Asked of math-verify, in a process of its own.
+
+    equal_expressions(r"2\\sqrt{3}", r"\\sqrt{12}")    # True
+
+math-verify bounds its time by an alarm signal, which works in the main thread alone and would take the alarm of whoever
+calls (a test runner, for one). Here it may take what it likes: a process that does not answer in time is killed, and
+the next question starts another. Works from any thread; a forked process starts one of its own.
+"""
+
+import atexit
+import json
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+if __name__ != "__main__":  # the worker needs nothing of ours
+    from useful_code.user_errors import UserError
+
+SECONDS = 5.0  # for one question
+SECONDS_TO_START = 120.0  # imports sympy; long only on a busy machine
+MEMORY_BYTES = 4 * 2**30
+
+_lock = threading.Lock()
+_worker: subprocess.Popen | None = None
+
+
+def equal_expressions(first: str, second: str) -> bool:
+    """Whether math-verify calls two expressions in LaTeX equal, in either order; False where it cannot tell in time.
+
+    Raises UserError when the package math-verify is missing.
+
+    >>> equal_expressions("x^2 + 2x + 1", "(x + 1)^2"), equal_expressions("x", "9^{9^{9^{9}}}")
+    (True, False)
+    """
+    first, second = sorted((first, second))  # so that the answer cannot depend on the order
+    return _asked(first, second)
+
+
+@lru_cache(maxsize=2**16)
+def _asked(first: str, second: str) -> bool:
+    global _worker
+    with _lock:
+        try:
+            if _worker is None or _worker.poll() is not None:
+                _worker = _start()
+            assert _worker.stdin
+            _worker.stdin.write(json.dumps([first, second]) + "\n")
+            _worker.stdin.flush()
+            answer = _line(_worker, SECONDS)
+        except OSError:  # the process died of the question before
+            answer = ""
+        if not answer:
+            _stop()
+        return answer == "true"
+
+
+def _start() -> subprocess.Popen:
+    if find_spec("math_verify") is None:
+        raise UserError("comparing answers needs the package math-verify: pip install math-verify")
+    command = [sys.executable, "-P", os.path.abspath(__file__)]  # -P: our folder must not hide a package
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    if _line(worker, SECONDS_TO_START) != "ready":
+        worker.kill()
+        raise UserError("math-verify does not start; see what `python -c 'import math_verify'` says")
+    return worker
+
+
+def _line(worker: subprocess.Popen, seconds: float) -> str:
+    """The next line of a worker, "" where none comes in time."""
+    assert worker.stdout
+    with selectors.DefaultSelector() as selector:
+        selector.register(worker.stdout, selectors.EVENT_READ)
+        return worker.stdout.readline().strip() if selector.select(seconds) else ""
+
+
+def _stop() -> None:
+    global _worker
+    if _worker is not None:
+        _worker.kill()
+        _worker.wait()
+        for pipe in (_worker.stdin, _worker.stdout):
+            try:
+                if pipe:
+                    pipe.close()
+            except OSError:  # what it had not read
+                pass
+        _worker = None
+
+
+def _forget() -> None:
+    """In a forked process: the worker belongs to the other one."""
+    global _worker, _lock
+    _worker, _lock = None, threading.Lock()
+
+
+atexit.register(_stop)
+os.register_at_fork(after_in_child=_forget)
+
+
+def _serve() -> None:
+    """The worker: a line with two expressions comes, a line with true or false goes."""
+    import resource  # only Unix has it, as it has the rest of what we need
+
+    from math_verify import parse, verify
+    from math_verify.parser import LatexExtractionConfig
+
+    logging.disable()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    configuration = [LatexExtractionConfig(boxed_match_priority=0)]
+
+    @lru_cache(maxsize=4096)
+    def parsed(text: str) -> Any:
+        return parse(f"\\boxed{{{text}}}", configuration, parsing_timeout=None)
+
+    def equal(first: str, second: str) -> bool:
+        try:
+            one, other = parsed(first), parsed(second)
+            return verify(one, other, timeout_seconds=None) or verify(other, one, timeout_seconds=None)
+        except Exception:  # whatever a parser and an algebra system may raise: then they are not known to be equal
+            return False
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        _limit_seconds(resource)
+        print(json.dumps(bool(equal(*json.loads(line)))), flush=True)
+
+
+def _limit_seconds(resource: Any) -> None:
+    """The system ends a question that outlives the process which asked it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime + 2 * SECONDS) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+if __name__ == "__main__":
+    _serve()
