@@ -41,7 +41,9 @@ def marked_error(labels: list[float | None]) -> int | None:
     """
     for place, label in enumerate(labels):
         if label is None or 0 < label < 1:
-            raise RowRefused("not_labelled", f"step {place + 1} before the first wrong one is not marked right or wrong")
+            raise RowRefused(
+                "not_labelled", f"step {place + 1} before the first wrong one is not marked right or wrong"
+            )
         if label == 0:
             return place
     return None

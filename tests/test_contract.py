@@ -18,7 +18,14 @@ from useful_code.converting.recipe import options_of, read_recipe
 from useful_code.sources.table import SOURCES
 from useful_code.tiny import save_tiny_judge
 
-CONFIGS = [path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.yaml"))]
+CONFIGS = [path for folder in METHOD_FOLDERS for path in sorted(folder.glob("*.yaml"))]
+# What trains a decoder with the Trainer's options, Transformers' and TRL's.
+RECIPES = [
+    script
+    for folder in METHOD_FOLDERS
+    for script in sorted(folder.glob("train_*.py"))
+    if "class TrainArguments(" in script.read_text(encoding="utf-8")
+]
 MIXTURES = sorted((ROOT / "configs" / "mixtures").glob("*.yaml"))
 MODULES = sorted((ROOT / "useful_code").rglob("*.py"))
 TORCH_FREE = (
@@ -90,9 +97,9 @@ def recipe_flags(script: Path) -> set[str]:
 
 
 def test_the_loops_below_find_something():
-    assert len(METHOD_FOLDERS) == 6, "count the method folders anew"
-    assert len(RECIPE_FOLDERS) == 5
-    assert len(CONFIGS) == 17
+    assert len(METHOD_FOLDERS) == 7, "count the method folders anew"
+    assert len(RECIPE_FOLDERS) == 6 and len(RECIPES) == 7
+    assert len(CONFIGS) == 20
     assert len(MIXTURES) == 4
     assert len(MODULES) >= 30
     assert len(readme_commands()) >= 8
@@ -119,10 +126,10 @@ def test_recipes_are_short_and_import_only_useful_code_and_packages(folder):
         assert not imported_names(script) & siblings
 
 
-@pytest.mark.parametrize("folder", RECIPE_FOLDERS, ids=lambda path: path.name)
-def test_a_copied_folder_with_useful_code_inside_still_trains(folder, tmp_path):
+@pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.stem)
+def test_a_copied_folder_with_useful_code_inside_still_trains(script, tmp_path):
     """As the README says: the same imports work, and it is the copy that runs, not the installed package."""
-    copy = tmp_path / "mine"
+    copy, folder = tmp_path / "mine", script.parent
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(folder, copy, ignore=ignored)
     shutil.copytree(ROOT / "useful_code", copy / "useful_code", ignore=ignored)
@@ -133,10 +140,12 @@ def test_a_copied_folder_with_useful_code_inside_still_trains(folder, tmp_path):
     for i in range(40):
         sides = ("chosen", "rejected")
         chat = [{"role": "user", "content": f"{i}?"}]
-        rows.append({side: [*chat, {"role": "assistant", "content": side}] for side in sides})
+        pair = {side: [*chat, {"role": "assistant", "content": side}] for side in sides}
+        solution = {"prompt": f"{i}?", "completions": ["a", "b"], "labels": [True, i % 2 == 0], "outcome": i % 2 == 0}
+        rows.append(solution if folder.name == "math-rm" else pair)
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     finished = subprocess.run(
-        [sys.executable, recipe_of(copy).name, "--model_name_or_path", "../tiny", "--dataset", "../pairs.jsonl"]
+        [sys.executable, script.name, "--model_name_or_path", "../tiny", "--dataset", "../pairs.jsonl"]
         + ["--output_dir", "out", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--held_out_share", "0.2"],
         cwd=copy,
         capture_output=True,
@@ -170,17 +179,18 @@ def test_every_config_parses_against_its_script(config, monkeypatch):
 
     from useful_code.training.arguments import parse_command_line
 
-    recipe = load(recipe_of(config.parent))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    arguments, train_arguments, model_arguments = parse_command_line(
-        (recipe.Arguments, recipe.TrainArguments, ModelConfig), ["--config", str(config), "--dataset", "x.jsonl"]
-    )
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    assert model_arguments.model_name_or_path == values["model_name_or_path"]
-    assert train_arguments.learning_rate == values["learning_rate"]
-    assert arguments.max_length == values["max_length"]
     header = config.read_text(encoding="utf-8").split("\nmodel_name_or_path")[0]
     assert str(config.relative_to(ROOT)) in header, "the header shows a command with this very file"
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for script in {ROOT / name for name in re.findall(r"[\w-]+/train_\w+\.py", header)} | {recipe_of(config.parent)}:
+        recipe = load(script)
+        arguments, train_arguments, model_arguments = parse_command_line(
+            (recipe.Arguments, recipe.TrainArguments, ModelConfig), ["--config", str(config), "--dataset", "x.jsonl"]
+        )
+        assert model_arguments.model_name_or_path == values["model_name_or_path"]
+        assert train_arguments.learning_rate == values["learning_rate"]
+        assert arguments.max_length == values["max_length"]
 
 
 @pytest.mark.parametrize("mixture", MIXTURES, ids=lambda path: path.name)
@@ -212,13 +222,14 @@ def test_readme_commands_name_real_files_and_flags(name, words):
         ("add_row_arguments", "response_rows"),
         ("add_data_arguments", "rewardbench_rows"),
         ("add_judge_arguments", "judging/options"),
+        ("add_solution_arguments", "step_scoring"),
     ):
         if f"{function}(parser" in text:
             text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
     known = set(re.findall(r'"(--[a-z0-9_]+)"', text))
     hands_on_the_rest = "parse_known_args()" in text  # to the recipe
-    if path.parent in RECIPE_FOLDERS and (path.name.startswith("train_") or hands_on_the_rest):
-        known |= recipe_flags(recipe_of(path.parent))
+    if path in RECIPES or (path.parent in RECIPE_FOLDERS and hands_on_the_rest):
+        known |= recipe_flags(path if path in RECIPES else recipe_of(path.parent))
     assert flags <= known, f"{name}: unknown {sorted(flags - known)}"
 
 
