@@ -22,6 +22,7 @@ from pathlib import Path
 
 import claims_armo
 import claims_bradley_terry
+import claims_math
 import claims_odin
 import claims_pair_pm
 import claims_rrm
@@ -39,6 +40,7 @@ REPORTED_SEEDS = [0, 1, 2, 3, 4]
 METHODS: dict[str, tuple[Callable[[int], Numbers], list[Claim]]] = {
     "armo": (claims_armo.measure, claims_armo.CLAIMS),
     "bradley-terry": (claims_bradley_terry.measure, claims_bradley_terry.CLAIMS),
+    "math": (claims_math.measure, claims_math.CLAIMS),
     "odin": (claims_odin.measure, claims_odin.CLAIMS),
     "pair-pm": (claims_pair_pm.measure, claims_pair_pm.CLAIMS),
     "rrm": (claims_rrm.measure, claims_rrm.CLAIMS),

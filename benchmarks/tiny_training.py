@@ -58,10 +58,10 @@ def train_tiny_reward_model(train: Sequence[dict], seed: int, training: dict | N
     recipe = load_recipe("bradley-terry-rm/train_bradley_terry.py")
     template = tiny_template()
     arguments = recipe.Arguments(dataset="-", **method)
-    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
+    rows = loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
     model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
     prepare_reward_model(model)
-    _train(recipe, recipe.BradleyTerryTrainer, model, rows, arguments, seed, training)
+    train_model(recipe, recipe.BradleyTerryTrainer, model, rows, arguments, seed, training)
     return Scorer(model.eval(), template, 0, "", MAX_TOKENS_PER_BATCH)
 
 
@@ -73,13 +73,13 @@ def train_tiny_odin(train: Sequence[dict], seed: int, training: dict | None = No
     )
     template = tiny_template()
     arguments = recipe.Arguments(dataset="-", **method)
-    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
+    rows = loaded(train, lambda path: recipe.load_pairs(path, None, template, arguments, None))
     model = tiny_reward_model("llama", len(template.tokenizer), seed, **TINY)
     prepare_reward_model(model)
     names = nuisances.head_names(arguments.further_heads)
     heads.add_nuisance_heads(model, len(names) - 1, seed)
     trainer_class = partial(recipe.OdinTrainer, moments=correlations.MomentsInCheckpoints(names))
-    _train(recipe, trainer_class, model, rows, arguments, seed, training)
+    train_model(recipe, trainer_class, model, rows, arguments, seed, training)
     heads.keep_quality_head(model)
     return Scorer(model, template, 0, "", MAX_TOKENS_PER_BATCH)
 
@@ -99,9 +99,9 @@ def train_tiny_judge(scorer: Scorer, train: Sequence[dict], seed: int, training:
     """Train a pairwise model on both orders of every pair, in place, by the recipe of pair-pm."""
     recipe = load_recipe("pair-pm/train_pair_pm.py")
     arguments = recipe.Arguments(dataset="-", orders="both", softmax_over="labels")
-    rows = _loaded(train, lambda path: recipe.load_pairs(path, None, scorer.template, scorer.verdicts, arguments, None))
+    rows = loaded(train, lambda path: recipe.load_pairs(path, None, scorer.template, scorer.verdicts, arguments, None))
     trainer_class = partial(recipe.PairTrainer, verdicts=scorer.verdicts)
-    _train(recipe, trainer_class, scorer.model, rows, arguments, seed, training)
+    train_model(recipe, trainer_class, scorer.model, rows, arguments, seed, training)
 
 
 def pair_rewards(scorer: Scorer, pairs: Sequence[dict]) -> np.ndarray:
@@ -131,7 +131,7 @@ def judge_pairs(scorer: Scorer, pairs: Sequence[dict]) -> BothOrders:
     )
 
 
-def _loaded(rows: Sequence[dict], load: Callable[[str], tuple[list[dict], RowCounts]]) -> list[dict]:
+def loaded(rows: Sequence[dict], load: Callable[[str], tuple[list[dict], RowCounts]]) -> list[dict]:
     """The rows as the recipe itself reads them from a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
@@ -139,7 +139,10 @@ def _loaded(rows: Sequence[dict], load: Callable[[str], tuple[list[dict], RowCou
         return load(str(path))[0]
 
 
-def _train(recipe, trainer_class, model, rows: list[dict], arguments, seed: int, training: dict | None) -> None:
+def train_model(
+    recipe, trainer_class, model, rows: list[dict], arguments, seed: int, training: dict | None, collate=None
+) -> None:
+    """Train `model` in place by the recipe's own trainer; `collate` where its collator is not `collate_pairs`."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_class(
             method=arguments,
@@ -153,7 +156,7 @@ def _train(recipe, trainer_class, model, rows: list[dict], arguments, seed: int,
                 **(TRAINING | (training or {})),
             ),
             train_dataset=rows,
-            data_collator=partial(recipe.collate_pairs, pad_token_id=None),
+            data_collator=partial(collate or recipe.collate_pairs, pad_token_id=None),
         )
         trainer.train()
         model.eval()

@@ -79,6 +79,19 @@ def test_embedding_finds_the_hidden_states_of_plain_transformers(benchmark_modul
     assert saved[0] < 2 < saved[1] < 4  # 900 tokens of 500, and 1800 of 600
 
 
+def test_scoring_steps_gives_the_log_odds_of_plain_transformers(benchmark_module, monkeypatch, tmp_path):
+    """Three ways to score the same steps; the problem is computed once, then per solution, then per step."""
+    save_tiny_judge(tmp_path / "judge", "llama", "llama3")
+    flags = ("--model", str(tmp_path / "judge"), "--num_problems", "2", "--num_solutions", "3", "--batch_size", "3")
+    monkeypatch.setattr(sys, "argv", ["scoring_steps.py", *flags, "--output", str(tmp_path / "out.json")])
+    benchmark_module("scoring_steps").main()
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert result["solutions"] == 6 and result["steps"] == 48 and result["max_difference_of_scores"] < 1e-4
+    tokens = result["tokens"]
+    assert tokens["ours"] < tokens["padded"] and 3 * tokens["padded"] < tokens["step_by_step"]
+    assert result["share_of_bound"] == pytest.approx(result["ratio"]["padded"] * tokens["ours"] / tokens["padded"])
+
+
 def test_ridge_fits_are_those_of_scikit_learn(benchmark_module, monkeypatch, tmp_path):
     flags = ("--num_rows", "600", "--num_features", "16", "--rows_per_part", "128", "--their_fits", "171")
     monkeypatch.setattr(sys, "argv", ["ridge_fits.py", *flags, "--output", str(tmp_path / "out.json")])
@@ -172,6 +185,7 @@ SMALL_WORLDS = {
         "GATE": {"learning_rate": 1e-3, "max_steps": 10, "batch_size": 32, "dropout": 0.2, "device": "cpu"},
     },
     "claims_bradley_terry": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
+    "claims_math": {"NUM_PROBLEMS": 12, "NUM_HELD_OUT": 8, "NUM_CANDIDATES": 4, "TRAINING": {"num_train_epochs": 1}},
     "claims_odin": {"NUM_TRAIN": 40, "NUM_HELD_OUT": 60},
     "claims_pair_pm": {"NUM_TRAIN": 24, "NUM_HELD_OUT": 30},
     "claims_ssrm": {

@@ -146,7 +146,7 @@ def score_solutions(scorer: StepScorer, problems: Sequence[Sequence[StepIds]], p
 
     Resumable: finished batches are kept beside `parts` until `remove_parts(parts)` (`resumable_scoring.py`).
     """
-    groups = [_register(scorer, solutions) for solutions in problems]
+    groups = [register_solutions(scorer, solutions) for solutions in problems]
     filled = [place for place, group in enumerate(groups) if group]
     numbers = score_resumably(scorer, [groups[place] for place in filled], parts)
     found = dict(zip(filled, numbers, strict=True))
@@ -155,11 +155,11 @@ def score_solutions(scorer: StepScorer, problems: Sequence[Sequence[StepIds]], p
 
 def score_now(scorer: StepScorer, solutions: Sequence[StepIds]) -> list[list[float]]:
     """Probabilities (S, K) of a few solutions of one problem, in one batch, with nothing kept."""
-    group = _register(scorer, solutions)
+    group = register_solutions(scorer, solutions)
     return _probabilities(scorer, solutions, score_batch(scorer, [group])[0]) if group else []
 
 
-def _register(scorer: StepScorer, solutions: Sequence[StepIds]) -> list[array]:
+def register_solutions(scorer: StepScorer, solutions: Sequence[StepIds]) -> list[array]:
     """Note the places of all solutions; the same token ids may have been cut into steps in two ways."""
     for ids, places in solutions:
         key = _digest(ids)
