@@ -39,9 +39,11 @@ from useful_code.step_prompt import join_steps
 from useful_code.step_rows import check_steps
 from useful_code.user_errors import exit_cleanly
 
-aggregation = load_recipe("math-rm/aggregation.py")
+aggregation, best_of_n = (load_recipe(f"math-rm/{name}.py") for name in ("aggregation", "best_of_n"))
 CONFIG = "math-rm/smollm2-135m.yaml"
 WRITERS = ("gpt3_6b_finetuning", "gpt3_6b_verification", "gpt3_175b_finetuning", "gpt3_175b_verification")
+NUM_WATCHED = 10  # problems that a training itself is judged on; the others are scored by the next command alone
+NUM_DRAWS = 64  # subsets that votes are over
 CHOICES = ("pass@1", "majority", "best of N, last", "weighted vote, last", "oracle (pass@N)")
 
 
@@ -80,42 +82,43 @@ def outcome_part(data_dir: Path, template: Template, arguments, recipe_flags: li
     train = within_budget(train, template, arguments, rng)
     folder = folder_of(arguments)
     write_lines(ROOT / f"{folder}/orm_train.jsonl", train)
-    write_lines(ROOT / f"{folder}/orm_held_out.jsonl", [row for problem in held_out for row in solutions_of(problem)])
+    few = [row for problem in held_out[:NUM_WATCHED] for row in solutions_of(problem)]
+    write_lines(ROOT / f"{folder}/orm_held_out.jsonl", few)
     model = f"{folder}/orm"
     files = (f"{folder}/orm_train.jsonl", f"{folder}/orm_held_out.jsonl")
     train_model("math-rm/train_orm.py", model, *files, arguments, recipe_flags)
     found: dict[str, Any] = {"training_solutions": len(train), "problems": len(held_out)}
     words = bag_of_words(train, held_out)
+    file, output = f"{folder}/candidates.jsonl", f"{folder}/best_of_n"
+    write_lines(ROOT / file, held_out)
+    run("math-rm/best_of_n.py", "--reward_name_or_path", model, "--dataset", file, "--output_dir", output)
+    scored = [json.loads(line) for line in (ROOT / output / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     for name, writers in {"all eleven": None, "four gpt3 models": WRITERS}.items():
         kept = [
             [place for place, c in enumerate(problem["candidates"]) if writers is None or c["model"] in writers]
-            for problem in held_out
+            for problem in scored
         ]
         rows = [
-            {"prompt": p["prompt"], "gold": p["gold"], "candidates": [p["candidates"][i] for i in places]}
-            for p, places in zip(held_out, kept, strict=True)
+            {**row, "candidates": [row["candidates"][i] for i in places]}
+            for row, places in zip(scored, kept, strict=True)
         ]
-        file, output = f"{folder}/{name.replace(' ', '_')}.jsonl", f"{folder}/best_of_{name.replace(' ', '_')}"
-        write_lines(ROOT / file, rows)
-        run("math-rm/best_of_n.py", "--reward_name_or_path", model, "--dataset", file, "--output_dir", output)
-        curves = json.loads((ROOT / output / "curves.json").read_text(encoding="utf-8"))
         correct = [[c["correct"] for c in row["candidates"]] for row in rows]
         chosen = [
             aggregation.best_of_n_accuracy([scores[i] for i in places], right, len(right))
             for scores, places, right in zip(words, kept, correct, strict=True)
         ]
-        low, high = metrics.bootstrap_interval(chosen)
+        curves = best_of_n.curves_json(best_of_n.curves_of(rows, None, NUM_DRAWS))["curves"]
         table = {
             choice: {
-                "accuracy": curves["curves"][choice]["accuracy"][-1],
-                "interval": curves["curves"][choice]["interval_95"][-1],
-                "over_majority": curves["curves"][choice]["over_majority_at_largest_n"],
+                "accuracy": curves[choice]["accuracy"][-1],
+                "interval": curves[choice]["interval_95"][-1],
+                "over_majority": curves[choice]["over_majority_at_largest_n"],
             }
             for choice in CHOICES
         }
+        low, high = metrics.bootstrap_interval(chosen)
         table["bag of words"] = {"accuracy": float(np.mean(chosen)), "interval": [low, high]}
-        by_writer = np.array(correct, dtype=float).mean(0)
-        table["best writer"] = {"accuracy": float(by_writer.max())}
+        table["best writer"] = {"accuracy": float(np.array(correct, dtype=float).mean(0).max())}
         found[name] = table
     record = json.loads((ROOT / model / "run.json").read_text(encoding="utf-8"))
     return found | {"held_out": record["held_out"], "training_minutes": record["minutes"]}
@@ -172,7 +175,8 @@ def process_part(data_dir: Path, template: Template, arguments, recipe_flags: li
     train = within_budget(fresh, template, arguments, rng)
     write_lines(ROOT / f"{folder}/prm_train.jsonl", train)
     model = f"{folder}/prm"
-    files = (f"{folder}/prm_train.jsonl", file_of(folder, "prmbench held out"))
+    write_lines(ROOT / f"{folder}/prm_held_out.jsonl", judged["prmbench held out"][: 3 * NUM_WATCHED])
+    files = (f"{folder}/prm_train.jsonl", f"{folder}/prm_held_out.jsonl")
     train_model("math-rm/train_prm.py", model, *files, arguments, recipe_flags)
     found: dict[str, Any] = {"training_solutions": len(train)}
     for name in judged:

@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--tags", action="store_true")
     parser.add_argument("--log_odds", action="store_true")
     arguments = parser.parse_args()
+    settings: dict[str, int] = {}
     if arguments.token_ids:
-        load, settings, columns = AutoModelForCausalLM.from_pretrained, {}, arguments.token_ids
+        load, columns = AutoModelForCausalLM.from_pretrained, arguments.token_ids
     elif arguments.tags:
-        load, settings, columns = AutoModelForTokenClassification.from_pretrained, {}, [0, 1]
+        load, columns = AutoModelForTokenClassification.from_pretrained, [0, 1]
     else:
-        load, settings, columns = AutoModelForSequenceClassification.from_pretrained, {"num_labels": 1}, [0]
+        load, columns, settings["num_labels"] = AutoModelForSequenceClassification.from_pretrained, [0], 1
     model = load(arguments.directory, trust_remote_code=arguments.trust_remote_code, **settings)
     model = model.float().eval()  # the saved weights, without further rounding
     numbers = []
