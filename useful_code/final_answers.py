@@ -17,13 +17,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from useful_code.expression_worker import equal_expressions
+from useful_code.split_steps import ANY_MARK
 
 # --- finding ---
 
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _STATED = re.compile(r"\bthe (?:final |correct )?answer is\b[ \t]*:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
-_MARK = re.compile(r"\s*ки\s*$")  # Math-Shepherd's end of a step
+_MARK = re.compile(rf"\s*{ANY_MARK.pattern}\s*$")  # Math-Shepherd's end of a step
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)"
 _FRACTION = r"\\[dt]?frac\s*\{\s*[-+]?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\}"

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 MARK = "ки"  # stands after every step in the data of Math-Shepherd
 _STEP_LINE = re.compile(r"^[ \t*#]*step[ \t]*[0-9]+[ \t]*[:.)]", re.IGNORECASE | re.MULTILINE)
-_AFTER_MARK = re.compile(rf"{MARK}\s*")
+ANY_MARK = re.compile(rf"(?<![а-яёА-ЯЁ]){MARK}(?![а-яёА-ЯЁ])")  # no end of a Russian word
+_AFTER_MARK = re.compile(rf"{ANY_MARK.pattern}\s*")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _LINE_END = re.compile(r"\n\s*")
 
@@ -28,6 +29,8 @@ def split_steps(text: str) -> list[str]:
 
     >>> split_steps("3 - 1 = 2 ки\nThe answer is 2 ки"), split_steps("We add.\nTwo.\n\nSo 2.")
     (['3 - 1 = 2', 'The answer is 2'], ['We add.\nTwo.', 'So 2.'])
+    >>> split_steps("В левой руке 2, в обеих руках ручки.")
+    ['В левой руке 2, в обеих руках ручки.']
     """
     return [step.text for step in find_steps(text)]
 
@@ -39,7 +42,7 @@ def find_steps(text: str) -> list[Step]:
     >>> [text[: step.end] for step in find_steps(text)]
     ['Step 1: a\n', 'Step 1: a\nStep 2: b']
     """
-    if MARK in text:
+    if ANY_MARK.search(text):
         ends = [found.end() for found in _AFTER_MARK.finditer(text)]
     elif _STEP_LINE.search(text):
         ends = [found.start() for found in _STEP_LINE.finditer(text)]
@@ -49,7 +52,7 @@ def find_steps(text: str) -> list[Step]:
     steps: list[Step] = []
     start = 0
     for end in [*ends, len(text)]:
-        content = text[start:end].replace(MARK, "").strip()
+        content = ANY_MARK.sub("", text[start:end]).strip()
         if content:
             steps.append(Step(content, end))
         elif steps:  # an empty step belongs to the one before
