@@ -26,20 +26,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rollout_generators import Question, load_generator
+from rollout_generators import Question
 from rollout_labels import KINDS, Prefix, Tally, rollout_labels
-from rollout_report import Made, estimate, summary
-from rollout_rows import Problem, Solution, answer_of, asked, check_problem, check_solution, solution_of
-from rollout_store import CompletionStore, Sampler
+from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler
+from rollout_report import Made, estimate, not_used, sampling_card, summary
+from rollout_rows import (
+    Problem,
+    Solution,
+    answer_of,
+    asked,
+    check_solution,
+    problem_check,
+    read_checked,
+    solution_of,
+    why_no_sample,
+)
+from rollout_store import Sampler
 
 from useful_code.atomic_write import write_atomically
 from useful_code.final_answers import same_answer
-from useful_code.judging.interface import Sampling
-from useful_code.read_rows import RowCounts, checked_with_place, no_usable_row, report_counts, write_refused
+from useful_code.read_rows import RowCounts, checked_with_place, report_counts, write_refused
 from useful_code.reasons import RowRefused
 from useful_code.response_rows import check_output
 from useful_code.row_readers import ReadRow
-from useful_code.run_info import git_commit
 from useful_code.user_errors import UserError, exit_cleanly
 
 # --- the method ---
@@ -104,7 +113,7 @@ def solutions_of_part(
     for (place, _), found in zip(part, solved, strict=True):
         texts = set()
         if not found:
-            yield place, RowRefused("no_solution", sampler.asked.first_error or "prompt and new tokens are too long")
+            yield place, why_no_sample(sampler)
         for solution in found:
             made.sampled += 1
             if isinstance(solution, Solution):
@@ -126,25 +135,10 @@ def read_input(arguments: argparse.Namespace, refused_path: Path) -> tuple[list[
     def check(row: Any) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise RowRefused("not_an_object")
-        if arguments.solutions:
-            return {"problem": check_solution(row, golds, arguments.step_separator)}
-        return problem_check(seen)(row)
+        return {"problem": check_solution(row, golds, arguments.step_separator)}
 
-    source = arguments.solutions or arguments.input
-    counts = RowCounts(source)
-    good: list[tuple[ReadRow, Any]] = []
-    with closing(checked_with_place(source, counts, check, refused_path, arguments.split)) as rows:
-        for place, checked in rows:
-            good.append((place, checked["problem"]))
-            if len(good) == arguments.limit:
-                break
-    if not good:
-        raise UserError(no_usable_row(counts))
-    return good, counts
-
-
-def problem_check(seen: set[str]):
-    return lambda row: {"problem": check_problem(row, seen)}
+    source, of_row = (arguments.solutions, check) if arguments.solutions else (arguments.input, problem_check(seen))
+    return read_checked(source, of_row, refused_path, arguments.split, arguments.limit)
 
 
 def run(
@@ -191,55 +185,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", default=None, help="Problems with gold answers: file, folder or hub data set.")
-    add("--split", default=None, help="Split of a hub data set.")
     add("--solutions", default=None, help="Step rows to label; gold in `answer`, or in --input by the prompt.")
     add("--step_separator", default="\n", help="Between the steps of --solutions, as the generator writes them.")
-    add("--output", required=True, help="JSON lines file to write.")
-    add("--limit", type=int, default=None, help="Rows to use, at most.")
     add("--labels", choices=KINDS, default="hard", help="Default: hard.")
-    add("--num_solutions", type=int, default=15, help="Solutions per problem. Default: 15 (Math-Shepherd).")
     add("--num_completions", type=int, default=8, help="Completions per step. Default: 8 (Math-Shepherd).")
-    add("--temperature", type=float, default=0.7, help="Of both. Default: 0.7.")
-    add("--max_new_tokens", type=int, default=2048, help="Limit of a solution and of a completion. Default: 2048.")
-    add("--seed", type=int, default=0, help="Of the samples.")
-    add("--instruction", default="", help="Added to every prompt behind a blank line; the rows stay without it.")
-    add("--rows_per_part", type=int, default=64, help="Rows whose completions are asked for together. Default: 64.")
-    add("--generator_name_or_path", default=None, help="Directory or hub name of a causal language model.")
-    add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on a GPU.")
-    add("--max_tokens_per_batch", type=int, default=65536, help="Padding and new tokens counted. Default: 65536.")
-    add("--chat_template_path", default=None, help="Jinja file to use instead of the model's template.")
-    add("--trust_remote_code", action="store_true", help="Run code that comes with the model.")
-    add("--endpoint", default=None, help="Address of an OpenAI-compatible endpoint, most end in /v1.")
-    add("--model", default=None, help="Name of the model at the endpoint.")
-    add("--api_key_variable", default="OPENAI_API_KEY", help="Environment variable with the key. Not the key itself.")
-    add("--requests_per_minute", type=float, default=None, help="Limit, repeated requests included.")
-    add("--max_concurrent", type=int, default=32, help="Requests under way at a time. Default: 32.")
-    add("--timeout_seconds", type=float, default=600.0, help="Of one request. Default: 600.")
-    add("--max_tries", type=int, default=6, help="Of one request, with growing pauses. Default: 6.")
-    add("--extra_body", default=None, help='JSON merged into every request, such as {"top_p": 0.95}.')
-    return check_arguments(parser.parse_args())
-
-
-def check_arguments(arguments: argparse.Namespace) -> argparse.Namespace:
-    """Raise UserError for options that cannot work together."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("one process samples: start this command with python; many GPUs belong behind an endpoint")
+    add_sampling_arguments(parser, "15 (Math-Shepherd)")
+    arguments = parser.parse_args()
     if not (arguments.input or arguments.solutions):
         raise UserError("give --input (problems to solve) or --solutions (step rows to label)")
-    if (arguments.generator_name_or_path is None) == (arguments.endpoint is None):
-        raise UserError("give either --generator_name_or_path (a model on this machine) or --endpoint with --model")
-    if (arguments.endpoint is None) != (arguments.model is None):
-        raise UserError("--endpoint and --model belong together: the address, and the name of the model there")
-    whole = "num_solutions num_completions max_new_tokens rows_per_part max_tokens_per_batch max_concurrent max_tries"
-    for name in [*whole.split(), "requests_per_minute", "timeout_seconds", "limit"]:
-        value = getattr(arguments, name)
-        if value is not None and not (1 if name in whole.split() else 0) <= value < float("inf") or value == 0:
-            raise UserError(f"--{name} is {value}; it must be {'at least 1' if isinstance(value, int) else 'above 0'}")
-    if not 0 <= arguments.temperature < float("inf"):
-        raise UserError(f"--temperature is {arguments.temperature}; it must be a number of at least 0")
     most = max(arguments.num_completions, 1 if arguments.solutions else arguments.num_solutions)
-    if not arguments.temperature and most > 1:
-        raise UserError("at --temperature 0 all samples are equal: give one above 0, or 1 solution and 1 completion")
+    check_sampling_arguments(arguments, most, ("num_completions",))
     return arguments
 
 
@@ -250,38 +205,26 @@ def main() -> None:
         output, refused_path = check_output(arguments.output, source)
     card_path = output.with_name(f"{output.stem}_card.json")
     rows, counts = read_input(arguments, refused_path)
-    store = CompletionStore(f"{output}.completions.jsonl")
+    sampler = open_sampler(arguments, output)
     card_path.unlink(missing_ok=True)  # it would tell of other rows
-    generator = load_generator(arguments)
-    sampling = Sampling(arguments.temperature, arguments.max_new_tokens, arguments.seed)
-    sampler = Sampler(generator, store, sampling, progress=True)
     print(report_counts(counts))
-    print(estimate(rows, arguments, store.num_stored), flush=True)
+    print(estimate(rows, arguments, sampler.store.num_stored), flush=True)
     try:
         made, refused = run(rows, sampler, arguments, output, refused_path)
     finally:
         sampler.close()
     card = {
-        "generator": generator.name,
-        "identity": generator.identity,
-        "sampling": sampling._asdict(),
+        **sampling_card(sampler, arguments.instruction, counts, refused),
         "labels": arguments.labels,
         "num_solutions": None if arguments.solutions else arguments.num_solutions,
         "num_completions": arguments.num_completions,
-        "instruction": arguments.instruction,
-        "source": counts.source,
-        "rows_read": counts.read,
-        "refused": dict(counts.refused + refused),
         "made": asdict(made),
-        "asked": asdict(sampler.asked),
-        "commit": git_commit(),
         "minutes": round((time.time() - started_at) / 60, 3),
     }
     write_atomically(card_path, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     print(summary(made, sampler))
-    if refused:
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in refused.most_common())
-        print(f"sampled and not used: {reasons}; they are in {refused_path}")
+    for line in not_used(refused, refused_path):
+        print(line)
     print(f"written to {output}")
 
 

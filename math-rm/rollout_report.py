@@ -1,12 +1,17 @@
-"""What make_rollouts.py says before and after."""
+"""What make_rollouts.py and sample_solutions.py say before and after."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rollout_labels import most_prefixes
 from rollout_store import Sampler
+
+from useful_code.read_rows import RowCounts
+from useful_code.run_info import git_commit
 
 STEPS_ASSUMED = 6  # per solution, for the estimate alone; only sampling tells
 
@@ -41,7 +46,6 @@ def estimate(rows: Sequence[tuple[Any, Any]], arguments: argparse.Namespace, num
 
 def summary(made: Made, sampler: Sampler) -> str:
     """Lines for a person."""
-    asked_for = sampler.asked
     lines = []
     if made.sampled:
         lines.append(f"solutions: {made.sampled:,} sampled, {made.repeated:,} of them repetitions")
@@ -49,16 +53,39 @@ def summary(made: Made, sampler: Sampler) -> str:
     lines.append(f"step rows: {made.solutions:,} with {made.steps:,} steps, {right:.1%} with the right answer")
     share = f"{made.completions_right / made.completions:.1%} right" if made.completions else "none needed"
     lines.append(f"completions: {made.completions:,}, {share}; {made.steps_unknown:,} steps without a label")
-    cost = (
-        f"cost: {asked_for.new:,} new texts ({asked_for.cut_off:,} cut off), {asked_for.stored_before:,} paid before "
-    )
-    cost += f"or shared; {asked_for.prompt_tokens:,} tokens read, {asked_for.new_tokens:,} written; "
-    lines.append(
-        cost
-        + f"{asked_for.failed:,} requests failed, {asked_for.too_long:,} texts not asked for, as they would be too long"
-    )
-    if asked_for.failed:
-        lines.append(f"the first failure: {asked_for.first_error}. The same command asks for these again")
+    return "\n".join([*lines, *cost(sampler)])
+
+
+def cost(sampler: Sampler) -> list[str]:
+    """What was asked, what it took and what failed."""
+    asked = sampler.asked
+    text = f"cost: {asked.new:,} new texts ({asked.cut_off:,} cut off), {asked.stored_before:,} paid before or shared; "
+    text += f"{asked.prompt_tokens:,} tokens read, {asked.new_tokens:,} written; "
+    text += f"{asked.failed:,} requests failed, {asked.too_long:,} texts not asked for, as they would be too long"
+    lines = [text]
+    if asked.failed:
+        lines.append(f"the first failure: {asked.first_error}. The same command asks for these again")
     if sampler.store.num_broken:
         lines.append(f"{sampler.store.num_broken:,} lines of {sampler.store.path} could not be read")
-    return "\n".join(lines)
+    return lines
+
+
+def not_used(refused: Counter[str], refused_path: Path) -> list[str]:
+    """A line on samples that were refused, if there are any."""
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in refused.most_common())
+    return [f"sampled and not used: {reasons}; they are in {refused_path}"] if refused else []
+
+
+def sampling_card(sampler: Sampler, instruction: str, counts: RowCounts, refused: Counter[str]) -> dict[str, Any]:
+    """Where texts come from, ready for JSON."""
+    return {
+        "generator": sampler.generator.name,
+        "identity": sampler.generator.identity,
+        "sampling": sampler.sampling._asdict(),
+        "instruction": instruction,
+        "source": counts.source,
+        "rows_read": counts.read,
+        "refused": dict(counts.refused + refused),
+        "asked": asdict(sampler.asked),
+        "commit": git_commit(),
+    }

@@ -1,17 +1,23 @@
-"""Rows of make_rollouts.py: problems and given solutions that are checked, sampled texts that become solutions."""
+"""Rows of rollouts: problems and given solutions that are read and checked, sampled texts that become solutions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rollout_generators import Question
+from rollout_store import Sampler
 
 from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
 from useful_code.judging.interface import Reply
 from useful_code.rated_rows import shown
+from useful_code.read_rows import RowCounts, checked_with_place, no_usable_row
 from useful_code.reasons import RowRefused
-from useful_code.split_steps import find_steps
+from useful_code.row_readers import ReadRow
+from useful_code.split_steps import find_steps, split_steps
 from useful_code.step_rows import check_steps
+from useful_code.user_errors import UserError
 
 PROMPT_COLUMNS = ("prompt", "question", "problem")
 GOLD_COLUMNS = ("answer", "solution")
@@ -64,6 +70,38 @@ def check_problem(row: Any, seen: set[str]) -> Problem:
     return problem
 
 
+def problem_check(seen: set[str]) -> Callable[[Any], dict[str, Any]]:
+    """What `read_checked` calls with every row of problems."""
+
+    def check(row: Any) -> dict[str, Any]:
+        if not isinstance(row, dict):
+            raise RowRefused("not_an_object")
+        return {"problem": check_problem(row, seen)}
+
+    return check
+
+
+def read_checked(
+    source: str, check: Callable[[Any], dict[str, Any]], refused_path: Path, split: str | None, limit: int | None
+) -> tuple[list[tuple[ReadRow, Any]], RowCounts]:
+    """Problems or solutions, `check`'s "problem" of every row, with their places. Raises UserError if none is good."""
+    counts = RowCounts(source)
+    good: list[tuple[ReadRow, Any]] = []
+    with closing(checked_with_place(source, counts, check, refused_path, split)) as rows:
+        for place, checked in rows:
+            good.append((place, checked["problem"]))
+            if len(good) == limit:
+                break
+    if not good:
+        raise UserError(no_usable_row(counts))
+    return good, counts
+
+
+def why_no_sample(sampler: Sampler) -> RowRefused:
+    """Why a problem has no solution at all."""
+    return RowRefused("no_solution", sampler.asked.first_error or "prompt and new tokens are too long")
+
+
 def gold_of(row: Mapping[str, Any]) -> str:
     """The gold answer of a row, or RowRefused."""
     for name in GOLD_COLUMNS:
@@ -93,6 +131,18 @@ def check_solution(row: Any, golds: Mapping[str, Problem], separator: str) -> So
     ends[-1] = len(text)
     is_right = same_answer(answer_of("", Reply(text)), gold)
     return Solution(Problem(kept | given, gold), text, row["completions"], ends, is_right)
+
+
+def candidate_of(problem: Problem, reply: Reply) -> dict[str, Any]:
+    """A sampled text as a candidate (useful_code/solution_rows.py): nothing is refused, an empty text is wrong."""
+    answer = answer_of("", reply)
+    return {
+        "response": reply.text,
+        "steps": split_steps(reply.text),
+        "answer": answer,
+        "correct": same_answer(answer, problem.gold),
+        "finished": reply.finished,
+    }
 
 
 def solution_of(problem: Problem, reply: Reply) -> Solution:

@@ -384,17 +384,17 @@ def write_problems(folder: Path) -> Path:
     return path
 
 
-def start(folder: Path, *flags) -> subprocess.Popen:
+def start(folder: Path, *flags, script: str = "make_rollouts.py", output: str = "steps.jsonl") -> subprocess.Popen:
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     kept["PYTHONPATH"] = str(Path(useful_code.__file__).parents[1])
-    words = [HERE / "make_rollouts.py", "--output", folder / "steps.jsonl", *flags]
+    words = [HERE / script, "--output", folder / output, *flags]
     return subprocess.Popen(
         [sys.executable, *map(str, words)], env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def finished(folder: Path, *flags) -> str:
-    process = start(folder, *flags)
+def finished(folder: Path, *flags, **command: str) -> str:
+    process = start(folder, *flags, **command)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return printed

@@ -217,15 +217,16 @@ def test_readme_commands_name_real_files_and_flags(name, words):
     flags = {word for word in words[words.index(script) + 1 :] if word.startswith("--")}
     text = path.read_text(encoding="utf-8")
     for function, module in (
-        ("add_model_arguments", "scoring"),
-        ("add_tie_argument", "scoring"),
-        ("add_row_arguments", "response_rows"),
-        ("add_data_arguments", "rewardbench_rows"),
-        ("add_judge_arguments", "judging/options"),
-        ("add_solution_arguments", "step_scoring"),
+        ("add_model_arguments", "useful_code/scoring"),
+        ("add_tie_argument", "useful_code/scoring"),
+        ("add_row_arguments", "useful_code/response_rows"),
+        ("add_data_arguments", "useful_code/rewardbench_rows"),
+        ("add_judge_arguments", "useful_code/judging/options"),
+        ("add_solution_arguments", "useful_code/step_scoring"),
+        ("add_sampling_arguments", "math-rm/rollout_options"),
     ):
         if f"{function}(parser" in text:
-            text += (ROOT / "useful_code" / f"{module}.py").read_text(encoding="utf-8")
+            text += (ROOT / f"{module}.py").read_text(encoding="utf-8")
     known = set(re.findall(r'"(--[a-z0-9_]+)"', text))
     hands_on_the_rest = "parse_known_args()" in text  # to the recipe
     if path in RECIPES or (path.parent in RECIPE_FOLDERS and hands_on_the_rest):
