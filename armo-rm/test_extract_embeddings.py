@@ -1,5 +1,6 @@
 """Embeddings: equal to those of one text alone, one per row or a listed refusal, resumed, shared among processes."""
 
+import argparse
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 from armo_commands import FOLDER, finished, run_script, write_rows
 from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
-from extract_embeddings import check_finite, embed, render_row
+from extract_embeddings import check_finite, embed, render_row, survey
 from transformers import AutoModel
 
 from useful_code.armorm import gating_tokens
@@ -145,6 +146,15 @@ def test_an_answer_that_closes_a_prompt_itself_is_refused():
     assert render_row(rows[0], template, tokens, None, "rated")["num_tokens"]
     with pytest.raises(RowRefused, match="the answer holds what closes a prompt"):
         render_row(rows[1], template, tokens, None, "rated")
+
+
+@pytest.mark.parametrize(("row", "kind"), [({"chosen": [], "rejected": []}, "pairs"), ({"messages": []}, "rated")])
+def test_the_first_row_that_can_be_read_tells_its_kind(tmp_path, row, kind):
+    """Lines that are no JSON, and JSON that is no object, stand before it; a part ends between them."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("not json\n[1]\n7\n" + json.dumps(row) + "\n", encoding="utf-8")
+    arguments = argparse.Namespace(input=str(path), split=None, rows_per_part=2)
+    assert survey(arguments) == ([2, 2], kind)
 
 
 def test_changed_rows_are_computed_again(chain, tmp_path):

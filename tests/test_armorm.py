@@ -101,6 +101,13 @@ def test_a_text_without_the_end_of_a_prompt_is_an_error():
         find_last([1, 2, 3], [3, 1])
 
 
+def test_a_row_that_cannot_be_scored_is_one_line(saved):
+    """Token ids in which nothing closes a prompt, as a file of ids made elsewhere may have."""
+    folder, _, _ = saved
+    with pytest.raises(UserError, match="a row cannot be scored: no token of this text closes a prompt"):
+        load_armorm(str(folder))(input_ids=torch.tensor([[65, 66, 67]]))
+
+
 def test_a_template_that_closes_a_prompt_elsewhere_is_refused(saved):
     folder, _, template = saved
     model = load_armorm(str(folder))
