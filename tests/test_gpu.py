@@ -111,7 +111,16 @@ def world(tmp_path_factory) -> Path:
     save_tiny_judge(folder / "model", "llama", "llama3", hidden_size=64)
     rows = [{"chosen": said(i, f"{i}!!!"), "rejected": said(i, f"{i}...")} for i in range(160)]
     write_rows(folder / "pairs.jsonl", rows)
+    write_rows(folder / "steps.jsonl", [solution(i, is_right) for i in range(80) for is_right in (True, False)])
+    candidates = [{"steps": solution(0, right)["completions"], "correct": right} for right in (True, False)]
+    write_rows(folder / "candidates.jsonl", [{"prompt": f"Say {i}", "candidates": candidates} for i in range(40)])
     return folder
+
+
+def solution(i: int, is_right: bool) -> dict:
+    """Two steps; the second one, and with it the outcome, is right when it shouts."""
+    steps, labels = ["one!!!", "two!!!" if is_right else "two..."], [True, is_right]
+    return {"prompt": f"Say {i}", "completions": steps, "labels": labels, "outcome": is_right}
 
 
 def said(i: int, answer: str) -> list[dict]:
@@ -136,11 +145,13 @@ ONE_GPU = ("--config_file", str(ROOT / "configs" / "one_gpu.yaml"))
 ONE_OF_EIGHT = ("--config_file", str(ROOT / "configs" / "eight_gpu.yaml"), "--num_processes", "1")
 
 
-def train(world: Path, recipe: str, output: str, *flags: str, launch: tuple[str, ...] = ONE_GPU) -> dict:
+def train(
+    world: Path, recipe: str, output: str, *flags: str, launch: tuple[str, ...] = ONE_GPU, rows: str = "pairs.jsonl"
+) -> dict:
     """The user's command; the record that it leaves."""
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", *launch),
-        *(str(ROOT / recipe), "--model_name_or_path", str(world / "model"), "--dataset", str(world / "pairs.jsonl")),
+        *(str(ROOT / recipe), "--model_name_or_path", str(world / "model"), "--dataset", str(world / rows)),
         *("--output_dir", str(world / output), "--held_out_share", "0.2", "--learning_rate", "5e-3"),
         *("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1", "--max_steps", "120", *flags),
     ]
@@ -157,6 +168,22 @@ def test_a_recipe_trains_on_one_gpu_and_plain_transformers_reads_the_result(worl
     assert record["held_out"]["accuracy"] >= 0.9
     saved = PAIR_RECIPES[recipe].from_pretrained(world / output)
     assert saved.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("script", "form"),
+    [("train_prm", "verdicts"), ("train_prm", "tags"), ("train_orm", "verdicts"), ("train_orm", "scalar")],
+)
+def test_solutions_train_on_one_gpu_and_the_better_one_is_chosen(world, script, form):
+    """In bfloat16 over float32 weights, and chosen among two in bfloat16."""
+    output = f"{script}-{form}"
+    flags = ("--form", form, "--save_strategy", "no")
+    record = train(world, f"math-rm/{script}.py", output, *flags, rows="steps.jsonl")
+    assert record["hardware"]["gpus"] and record["held_out"]["accuracy"] >= 0.9
+    files = ("--dataset", world / "candidates.jsonl", "--output_dir", world / f"{output}-best")
+    finished("math-rm/best_of_n.py", "--reward_name_or_path", world / output, *files)
+    curves = json.loads((world / f"{output}-best" / "curves.json").read_text())["curves"]
+    assert curves["pass@1"]["accuracy"][-1] == 0.5 and curves["best of N, last"]["accuracy"][-1] >= 0.9
 
 
 def test_zero3_on_a_gpu(world):
