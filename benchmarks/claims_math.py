@@ -5,8 +5,8 @@ its own that it makes again and again, so that the wrong answer has the majority
 completions of that generator from every prefix (hard labels), as Math-Shepherd does; the outcome model sees the same
 solutions equally often, with the outcome alone. Judged on other problems.
 
-Size was chosen on seeds 100 and 101. On seed 100 with 4,000 problems and one epoch both models had hardly begun (best of
-16: process 0.47, outcome 0.44, majority 0.45); with 10,000 and three epochs 0.80 and 0.60.
+The size was chosen on seeds 100 and 101. On seed 100 with 4,000 problems and one epoch both models had hardly begun
+(best of 16: process 0.47, outcome 0.44, majority 0.45); with 10,000 and three epochs 0.80 and 0.60.
 """
 
 import numpy as np
