@@ -115,8 +115,15 @@ StepForm = VerdictForm | TagForm
 
 
 def verdict_form(template: Template) -> VerdictForm:
-    """Find + and - in rendered conversations. Raises `UserError` where they are no tokens of their own."""
-    minus, plus = (render(template, _turns("problem", ["step"], sign)) for sign in SIGNS)
+    """Find + and - in rendered conversations. Raises `UserError` where they are no tokens of their own, or where the
+    template does not write a second question."""
+    try:
+        minus, plus = (render(template, _turns("problem", ["step"], sign)) for sign in SIGNS)
+    except RowRefused as refused:
+        raise UserError(
+            f"the chat template of {template.tokenizer.name_or_path!r} cannot write a chat of steps: {refused}; train "
+            "with --form tags"
+        ) from refused
     different = [pair for pair in zip(minus, plus, strict=False) if pair[0] != pair[1]]
     if len(minus) != len(plus) or len(different) != 1:
         raise UserError(
