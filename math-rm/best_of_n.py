@@ -8,8 +8,9 @@ test sets of RLHFlow too). All steps of a solution are scored in one forward pas
 its solutions, and an interrupted run goes on where it stopped.
 
 Written: scores.jsonl (every row with the scores of every step), curves.json, and report.html with the accuracy of the
-best of N = 1, 2, 4, ... solutions by min, product, mean and last, of votes weighted by them, of the plain majority, and
-of the oracle; averages over all subsets in closed form (votes: over --draws subsets), intervals over problems.
+best of N = 1, 2, 4, ... solutions by min, product, mean and last (an outcome model has one score, which is the last),
+of votes weighted by them, of the plain majority, and of the oracle; averages over all subsets in closed form (votes:
+over --draws subsets), intervals over problems.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from best_of_n_curves import Problem, best_of_n_curves, curves_figure, curves_json, curves_table
+from aggregation import AGGREGATIONS
+from best_of_n_curves import Problem, best_of_n_curves, curves_figure, curves_json, curves_table, sizes_up_to
 from solution_picture import Solution, solution_picture
 
 from useful_code.atomic_write import write_atomically
@@ -62,8 +64,8 @@ def read_candidates(
     return solutions, places, unread
 
 
-def curves_of(problems: list[dict[str, Any]], num_n: int | None, draws: int):
-    """The curves of problems whose candidates have `step_scores`."""
+def curves_of(problems: list[dict[str, Any]], num_n: int | None, draws: int, reward_of: str = "steps"):
+    """The curves of problems whose candidates have `step_scores`; an outcome model has one for the whole solution."""
     return best_of_n_curves(
         [
             Problem(
@@ -74,6 +76,7 @@ def curves_of(problems: list[dict[str, Any]], num_n: int | None, draws: int):
             for problem in problems
         ],
         num_n,
+        AGGREGATIONS if reward_of == "steps" else ("last",),
         draws=draws,
     )
 
@@ -101,6 +104,8 @@ def main() -> None:
     scorer = load_solution_scorer(arguments, state)
     refused_path = output_dir / "refused_rows.jsonl" if state.is_main_process else None
     problems, counts = load_checked(arguments.dataset, check_problem, refused_path, arguments.split)
+    numbers_of_candidates = [len(problem["candidates"]) for problem in problems]
+    sizes_up_to(numbers_of_candidates, arguments.num_n)  # an N that is too large is refused before hours of scoring
     read = [read_candidates(scorer, problem, arguments.max_length) for problem in problems]
     scores = score_solutions(scorer, [solutions for solutions, _, _ in read], output)
     leave_together()  # the others have nothing to do while votes are counted
@@ -113,14 +118,16 @@ def main() -> None:
         for place, of_solution in zip(places, of_problem, strict=True):
             problem["candidates"][place]["step_scores"] = of_solution
     unread = [why for _, _, whys in read for why in whys]
-    num_solutions = sum(len(problem["candidates"]) for problem in problems)
-    notes = [report_counts(counts), f"{num_solutions:,} solutions of {len(problems):,} problems"]
+    least, most = min(numbers_of_candidates), max(numbers_of_candidates)
+    notes = [report_counts(counts), f"{sum(numbers_of_candidates):,} solutions of {len(problems):,} problems"]
+    if least < most:
+        notes.append(f"problems have {least:,} to {most:,} solutions; N goes to {arguments.num_n or least:,}")
     if unread:
         notes.append(f"{len(unread):,} solutions could not be read and have the score 0; the first: {unread[0]}")
     write_rows(output, problems, [{} for _ in problems])
     print("\n".join(notes))
 
-    curves = curves_of(problems, arguments.num_n, arguments.draws)
+    curves = curves_of(problems, arguments.num_n, arguments.draws, scorer.reward_of)
     remove_parts(output)
     table, numbers = curves_table(curves), curves_json(curves)
     write_atomically(output_dir / "curves.json", json.dumps(numbers, indent=1) + "\n")

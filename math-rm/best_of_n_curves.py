@@ -71,7 +71,13 @@ def best_of_n_curves(
     >>> curves.values["majority"][0].round(4).tolist()
     [0.3333, 0.3333, 0.0]
     """
-    sizes = sizes_up_to(problems, num_n)
+    for number, problem in enumerate(problems, start=1):
+        if not len(problem.step_scores) == len(problem.classes) == len(problem.correct):
+            raise UserError(
+                f"problem {number}: {len(problem.step_scores)} scored solutions, {len(problem.classes)} answers and "
+                f"{len(problem.correct)} labels do not go together"
+            )
+    sizes = sizes_up_to([len(problem.correct) for problem in problems], num_n)
     names = [PASS_1, MAJORITY, *(f"{kind}, {how}" for kind in (BEST, VOTE) for how in aggregations), ORACLE]
     values = {name: np.empty((len(problems), len(sizes))) for name in names}
     rng = np.random.default_rng(seed)
@@ -92,25 +98,23 @@ def best_of_n_curves(
     )
 
 
-def sizes_up_to(problems: Sequence[Problem], num_n: int | None) -> list[int]:
-    """1, 2, 4, ... and at the end the largest N. Raises UserError where a problem has fewer candidates than that."""
-    if not problems:
+def sizes_up_to(num_candidates: Sequence[int], num_n: int | None) -> list[int]:
+    """1, 2, 4, ... and at the end the largest N. Raises UserError where a problem has fewer candidates than that.
+
+    >>> sizes_up_to([6, 7], None), sizes_up_to([6, 7], 4)
+    ([1, 2, 4, 6], [1, 2, 4])
+    """
+    if not num_candidates:
         raise UserError("there is no problem to choose solutions for")
-    numbers = [len(problem.correct) for problem in problems]
-    for number, problem in enumerate(problems, start=1):
-        if not len(problem.step_scores) == len(problem.classes) == len(problem.correct):
-            raise UserError(
-                f"problem {number}: {len(problem.step_scores)} scored solutions, {len(problem.classes)} answers and "
-                f"{len(problem.correct)} labels do not go together"
-            )
-    largest = min(numbers) if num_n is None else num_n
+    least = min(num_candidates)
+    largest = least if num_n is None else num_n
     if largest < 1:
         raise UserError("N must be 1 or more" if num_n is not None else "a problem has no candidates")
-    too_few = sum(number < largest for number in numbers)
+    too_few = sum(number < largest for number in num_candidates)
     if too_few:
         raise UserError(
-            f"N = {largest} was asked for, but {too_few:,} of {len(numbers):,} problems have fewer candidates, "
-            f"the least {min(numbers)}; give an N of at most {min(numbers)}, or leave those problems out"
+            f"N = {largest} was asked for, but {too_few:,} of {len(num_candidates):,} problems have fewer candidates, "
+            f"the least {least}; give an N of at most {least}, or leave those problems out"
         )
     sizes = [2**i for i in range(largest.bit_length()) if 2**i < largest]
     return [*sizes, largest]

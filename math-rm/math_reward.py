@@ -60,6 +60,7 @@ def make_reward_function(
             )
             for place, reward in zip(places, found, strict=True):
                 rewards[place] = reward
+            scorer.places_of.clear()  # what a run of many days would pile up
         return rewards
 
     return solution_reward

@@ -8,6 +8,7 @@ METHOD_FOLDERS = sorted(path.parent for path in ROOT.glob("*/requirements.txt"))
 # Nothing in this folder trains a decoder: the Trainer's options and its YAML files have nothing to act on.
 ARMO = ROOT / "armo-rm"
 RECIPE_FOLDERS = [folder for folder in METHOD_FOLDERS if folder != ARMO]
+MATH = ROOT / "math-rm"  # two recipes, which read solutions in steps and no pairs
 JUDGING = ROOT / "useful_code" / "judging" / "README.md"
 READMES = [ROOT / "README.md", *(folder / "README.md" for folder in METHOD_FOLDERS), JUDGING]
 

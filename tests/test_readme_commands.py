@@ -12,12 +12,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from readmes import ARMO, JUDGING, METHOD_FOLDERS, RECIPE_FOLDERS, ROOT, shell_blocks
+from readmes import ARMO, JUDGING, MATH, METHOD_FOLDERS, RECIPE_FOLDERS, ROOT, shell_blocks
 
 ACTIVATE = ". .venv/bin/activate"
 REPLACED = {
     "Anthropic/hh-rlhf": "input/hh.jsonl",  # hub name: local file of the same columns
     "nvidia/HelpSteer2": "input/helpsteer2_rated.jsonl",
+    "Qwen/ProcessBench": "input/processbench.jsonl",
     # Six labelled pairs make no model sure (0.50; 0.62 with fifteen times as many), and SSRM stops when it keeps none.
     "--threshold 0.6": "--threshold 0.5",
 }
@@ -116,10 +117,12 @@ def test_the_commands_of_the_main_readme(installed):
 
 @pytest.mark.parametrize("folder", METHOD_FOLDERS, ids=lambda path: path.name)
 def test_the_commands_of_every_method(folder, installed):
-    """The commands for a laptop; those for GPUs are left out."""
+    """The commands for a laptop; those for GPUs and for an endpoint are left out."""
     write_inputs(installed)
     run(f"{ACTIVATE}\n{CONVERT}", installed)
     for block in shell_blocks(folder / "README.md"):
+        if "--endpoint" in block:
+            continue
         commands = without_hub(block).replace("\\\n", " ").splitlines()
         kept = [line for line in commands if not any(config in line for config in ON_A_GPU)]
         run("\n".join([ACTIVATE, *kept]), installed)
@@ -153,7 +156,7 @@ def copy_with_requirements(folder: Path, tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("folder", RECIPE_FOLDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [folder for folder in RECIPE_FOLDERS if folder != MATH], ids=lambda path: path.name)
 def test_every_requirements_file_is_enough(folder, tmp_path):
     """In that environment the script of the folder trains and reports."""
     copy = copy_with_requirements(folder, tmp_path)
@@ -179,6 +182,40 @@ def test_the_requirements_of_armo_are_enough(tmp_path):
     kept = [line for line in commands if "get_smollm2" not in line and not any(file in line for file in ON_A_GPU)]
     run("\n".join([ACTIVATE, CONVERT, *kept]), copy)
     assert (copy / "runs" / "armo" / "why" / "report.html").exists()
+
+
+def test_the_requirements_of_math_are_enough(tmp_path):
+    """In that environment all its commands for a laptop run, on a tiny model that gets nothing right."""
+    copy = copy_with_requirements(MATH, tmp_path)
+    commands = without_hub(block_with(MATH / "README.md", "get_smollm2.py")).replace("\\\n", " ")
+    commands = commands.replace("models/smollm2-135m", "tiny").replace(
+        "--config math-rm/smollm2-135m.yaml", "--model_name_or_path tiny --gradient_accumulation_steps 1"
+    )
+    kept = [line for line in commands.splitlines() if "get_smollm2" not in line]
+    run("\n".join([ACTIVATE, *kept]), copy)
+    for name in ("prm", "orm", "best-of-n-prm", "best-of-n-orm", "errors"):
+        assert (copy / "runs" / name / "report.html").exists()
+
+
+def word_problems(numbers: range) -> list[dict]:
+    """Problems that a small model gets right now and then."""
+    return [
+        {"prompt": f"Tom has {i} apples and buys {i + 2} more. How many apples has he now?", "answer": str(2 * i + 2)}
+        for i in numbers
+    ]
+
+
+def wrong_steps(number: int) -> dict:
+    """A solution with a mark on its first wrong step, or with none, in the columns of ProcessBench."""
+    step = number % 3 - 1  # -1: every step is right
+    lines = [f"{number} and 2 are {number + 2 + (step == 0)}.", "That is all of them.", "This is the answer."]
+    return {
+        "id": f"gsm8k-{number}",
+        "problem": f"What is {number} plus 2?",
+        "steps": lines[: number % 2 + 2],
+        "label": step,
+        "final_answer_correct": step == -1,
+    }
 
 
 def write_inputs(folder: Path) -> None:
@@ -227,6 +264,9 @@ def write_inputs(folder: Path) -> None:
         ("input/helpsteer2_rated", rated),
         ("input/math", mathematics),
         ("input/rewardbench", table),
+        ("input/processbench", [wrong_steps(i) for i in range(12)]),
+        ("problems", word_problems(range(3, 15))),
+        ("test_problems", word_problems(range(15, 21))),
         ("rows", rows),
     ):
         text = "".join(json.dumps(row) + "\n" for row in content)
