@@ -90,7 +90,8 @@ def picture_of(problem: dict[str, Any]) -> Picture:
         steps = candidate["steps"] if len(candidate["step_scores"]) > 1 else ["\n".join(candidate["steps"])]
         title = f"{problem['prompt']}\n[{name}; the answer is {'right' if candidate['correct'] else 'wrong'}]"
         shown.append(Solution(title, steps, candidate["step_scores"]))
-    return Picture("solutions", solution_picture(shown), "Steps of two solutions of one problem; colours are scores.")
+    caption = "Two solutions of one problem; the numbers are scores, and their colours go from brown (wrong) to teal."
+    return Picture("solutions", solution_picture(shown), caption)
 
 
 def main() -> None:
@@ -133,7 +134,10 @@ def main() -> None:
     write_atomically(output_dir / "curves.json", json.dumps(numbers, indent=1) + "\n")
     top = curves.sizes[-1]
     names = ["pass@1", "majority", "best of N, min" if scorer.reward_of == "steps" else "best of N, last"]
-    pictures = [Picture("best_of_n", curves_figure(curves), "Problems solved by choosing among N solutions.")]
+    caption = (
+        "Problems solved by choosing among N solutions. Bands: 95 % over problems, of the majority and one choice."
+    )
+    pictures = [Picture("best_of_n", curves_figure(curves), caption)]
     shown = next((problem for problem in problems if any(c["step_scores"] for c in problem["candidates"])), None)
     write_report(
         output_dir,

@@ -185,20 +185,24 @@ LOOKS = {"min": (BLUE, "o"), "product": (VERMILION, "s"), "mean": ("#009E73", "D
 def curves_figure(curves: Curves) -> "Figure":
     """Accuracy against N, on a scale of powers of two: the best solution at the left, votes at the right.
 
-    Bands are 95 % intervals over problems. Curves of one picture were measured on the same problems, so two bands that
+    Bands are 95 % intervals over problems, of the majority and of the first aggregate alone: more would hide the
+    curves, and the table has them all. Curves of one picture were measured on the same problems, so two bands that
     overlap may still differ for certain: the paired differences in the table tell.
     """
     figure = new_figure(width=9.4, height=4.6)
     panels = figure.subplots(1, 2, sharey=True)
     handles: dict[str, Any] = {}
+    aggregations = [how for how in LOOKS if f"{BEST}, {how}" in curves.means]
     for axes, kind in zip(panels, (BEST, VOTE), strict=True):
         for name, style in ((ORACLE, "-."), (MAJORITY, "--"), (PASS_1, ":")):
             color = DARK if name == MAJORITY else GREY
-            handles[name] = _draw(axes, curves, name, color=color, linestyle=style, linewidth=1.5)
-        for how, (color, marker) in LOOKS.items():
-            if f"{kind}, {how}" in curves.means:
-                look = {"color": color, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
-                handles[how] = _draw(axes, curves, f"{kind}, {how}", **look)
+            look = {"color": color, "linestyle": style, "linewidth": 1.5}
+            handles[name] = _draw(axes, curves, name, name == MAJORITY, **look)
+        for how in aggregations:
+            color, marker = LOOKS[how]
+            look = {"color": color, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
+            label = f"model, {how}" if len(aggregations) > 1 else "model"
+            handles[label] = _draw(axes, curves, f"{kind}, {how}", how == aggregations[0], **look)
         axes.set_xscale("log", base=2)
         # An N that is no power of two stands close to one before it: its label would cover that one's.
         shown = [n for n in curves.sizes[:-1] if n <= curves.sizes[-1] / 1.25] + curves.sizes[-1:]
@@ -211,8 +215,9 @@ def curves_figure(curves: Curves) -> "Figure":
     return figure
 
 
-def _draw(axes: "Axes", curves: Curves, name: str, **look: Any) -> Any:
-    """One curve with its band; returns its handle for the legend."""
-    low, high = 100 * np.array(curves.intervals[name]).T  # (L,), (L,)
-    axes.fill_between(curves.sizes, low, high, color=look["color"], alpha=0.1, linewidth=0)
+def _draw(axes: "Axes", curves: Curves, name: str, has_band: bool, **look: Any) -> Any:
+    """One curve, with its band where it has one; returns its handle for the legend."""
+    if has_band:
+        low, high = 100 * np.array(curves.intervals[name]).T  # (L,), (L,)
+        axes.fill_between(curves.sizes, low, high, color=look["color"], alpha=0.12, linewidth=0)
     return axes.plot(curves.sizes, 100 * np.array(curves.means[name]), **look)[0]

@@ -87,7 +87,8 @@ def main() -> None:
     floors = first_error_floors(true, num_steps, groups)
     table = first_error_table({"model": numbers, **floors})
     notes = [report_counts(counts), f"a step is taken for wrong below {arguments.threshold:g}"]
-    pictures = [Picture("solutions", picture_of(rows, scores), "Solutions in the order of the file, not chosen.")]
+    caption = "The first solutions of the file, two with an error and one without. Numbers and colours are the scores."
+    pictures = [Picture("solutions", picture_of(rows, scores, predicted), caption)]
     shown = ("f1", "accuracy_wrong", "accuracy_right")
     write_report(
         output_dir,
@@ -102,13 +103,17 @@ def main() -> None:
     print(f"{notes[0]}\n\n{table_text(table)}\n\nreport: {output_dir / 'report.html'}")
 
 
-def picture_of(rows: list[dict[str, Any]], scores: list[list[float]]):
+def picture_of(rows: list[dict[str, Any]], scores: list[list[float]], predicted: list[int | None]):
     """The first two solutions with a mistake and the first without."""
     wrong = [i for i, row in enumerate(rows) if row["first_error"] is not None][:2]
     right = [i for i, row in enumerate(rows) if row["first_error"] is None][:1]
-    chosen = [
-        Solution(rows[i]["prompt"], rows[i]["completions"], scores[i], rows[i]["first_error"]) for i in [*wrong, *right]
-    ]
+    chosen = []
+    for i in [*wrong, *right]:
+        row, place = rows[i], predicted[i]
+        title = (
+            f"{row['prompt']}\n[by the model: {'no error' if place is None else f'first error at step {place + 1}'}]"
+        )
+        chosen.append(Solution(title, row["completions"], scores[i], row["first_error"]))
     return solution_picture(chosen)
 
 

@@ -189,7 +189,8 @@ def test_the_requirements_of_math_are_enough(tmp_path):
     copy = copy_with_requirements(MATH, tmp_path)
     commands = without_hub(block_with(MATH / "README.md", "get_smollm2.py")).replace("\\\n", " ")
     commands = commands.replace("models/smollm2-135m", "tiny").replace(
-        "--config math-rm/smollm2-135m.yaml", "--model_name_or_path tiny --gradient_accumulation_steps 1"
+        "--config math-rm/smollm2-135m.yaml",
+        "--model_name_or_path tiny --gradient_accumulation_steps 1 --held_out_share 0.25",
     )
     kept = [line for line in commands.splitlines() if "get_smollm2" not in line]
     run("\n".join([ACTIVATE, *kept]), copy)
