@@ -167,7 +167,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
         return lambda numbers: "-" if numbers[key] is None else f"{numbers[key]:.3f}"
 
     def of_first_error(key: str):
-        return lambda numbers: f"{numbers['first_error'][key]:.3f}"
+        return lambda numbers: "none" if np.isnan(numbers["first_error"][key]) else f"{numbers['first_error'][key]:.3f}"
 
     rows = [
         row("accuracy", with_interval),
