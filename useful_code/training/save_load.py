@@ -104,9 +104,10 @@ def check_saved_rewards(
     """Reload `directory` in a fresh process with plain Transformers and return the largest difference of a reward.
 
     `rewards` are those of the trained model for the token ids `sequences`, predicted `in_float32`; with `token_ids`
-    they are the logits of these tokens behind each sequence; `flags` are more of `check_saved.py`. Called by all processes. Raises RuntimeError when the
-    difference is over 1e-4; over 5e-2 of the largest reward (at least of 1) where the trained weights are in 16 bits or
-    fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or float32 is multiplied as TF32.
+    they are the logits of these tokens behind each sequence; `flags` are more of `check_saved.py`. Called by all
+    processes. Raises RuntimeError when the difference is over 1e-4; over 5e-2 of the largest reward (at least of 1)
+    where the trained weights are in 16 bits or fewer, autocast cannot be left (ZeRO-3 and FSDP in bf16, QLoRA), or
+    float32 is multiplied as TF32.
     """
     answer = [""]
     if trainer.is_world_process_zero():
