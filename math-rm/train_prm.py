@@ -255,6 +255,8 @@ def main() -> None:
         train_arguments,
     )
     data.train = [to_train_on(solution) for solution in data.train]
+    if all(label in (UNKNOWN, 0.5) for solution in data.held_out for label in solution["targets"]):
+        raise UserError("no held-out step is labelled as right or wrong: accuracy cannot be measured")
 
     model = load_trainable_form(model_arguments, form, train_arguments.seed, arguments, reward_of="steps")
     model.config.pad_token_id = pad_token_id

@@ -1,4 +1,4 @@
-"""Where a process model reads a step: behind all up to it and in front of its verdict, whatever the text says."""
+"""Where a process model reads a step: behind all that leads to it, in front of its verdict, whatever the text says."""
 
 import pytest
 from hypothesis import given
@@ -24,9 +24,8 @@ THOUGHT = (
 INST = (
     "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('roles must alternate') }}{% endif %}"
-    "{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
-    "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
+    "{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %} {{ m['content'] }}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
 )
 STEPS = ["Step 1: 1 + 1 = 2.", "2 - 1 = 1, a +", "So\n\n1 ки"]
 

@@ -86,6 +86,8 @@ def load_to_train(
         settings: Any = get_peft_config(model_arguments)
         if isinstance(settings.target_modules, str) and settings.target_modules != "all-linear":
             settings.target_modules = {settings.target_modules}  # TRL makes a single name a pattern, which fits nothing
+        if task_type == "TOKEN_CLS":  # of this head "all-linear" would make an adapter, beside PEFT's copy of it
+            settings.exclude_modules = ["score"]
         try:
             model = get_peft_model(model, settings)
         except ValueError as error:
