@@ -54,10 +54,11 @@ def synthetic_problems(num_problems: int, num_solutions: int) -> list[tuple[str,
 def problems_of(path: str, num_problems: int) -> list[tuple[str, list[list[str]]]]:
     """Problems of a file, drawn by the seed, with all their solutions that have a step."""
     rows, _ = load_checked(path, check_candidates)
-    if num_problems > len(rows):
-        raise UserError(f"--num_problems is {num_problems}; the file has {len(rows)}")
-    chosen = random.Random(SEED).sample(rows, num_problems)
-    return [(row["prompt"], [c["steps"] for c in row["candidates"] if c["steps"]]) for row in chosen]
+    problems = [(row["prompt"], [c["steps"] for c in row["candidates"] if c["steps"]]) for row in rows]
+    problems = [problem for problem in problems if problem[1]]
+    if num_problems > len(problems):
+        raise UserError(f"--num_problems is {num_problems}; the file has {len(problems)} with a solution")
+    return random.Random(SEED).sample(problems, num_problems)
 
 
 def compare(name: str, model_path: str, problems, batch_size: int, turns: int, dtype: torch.dtype) -> dict:
@@ -93,9 +94,9 @@ def compare(name: str, model_path: str, problems, batch_size: int, turns: int, d
         for batch in batches:
             inputs = pad([[solution.ids for solution in batch]], scorer.pad_token_id)
             inputs = {key: value.to(device) for key, value in inputs.items()}
-            hidden = plain.model(**inputs, use_cache=False).last_hidden_state  # words only where a step is scored
+            hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state  # words only where a step is scored
             for row, solution in enumerate(batch):
-                found += log_odds(plain.lm_head(hidden[row, list(solution.places)]), form).tolist()
+                found += log_odds(plain.get_output_embeddings()(hidden[row, list(solution.places)]), form).tolist()
         return found
 
     @torch.inference_mode()

@@ -22,6 +22,7 @@ from typing import Any
 from aggregation import AGGREGATIONS
 from best_of_n_curves import Problem, best_of_n_curves, curves_figure, curves_json, curves_table, sizes_up_to
 from solution_picture import Solution, solution_picture
+from tqdm import tqdm
 
 from useful_code.atomic_write import write_atomically
 from useful_code.final_answers import answer_classes
@@ -73,7 +74,7 @@ def curves_of(problems: list[dict[str, Any]], num_n: int | None, draws: int, rew
                 [candidate["correct"] for candidate in problem["candidates"]],
                 answer_classes([candidate["answer"] for candidate in problem["candidates"]]),
             )
-            for problem in problems
+            for problem in tqdm(problems, desc="comparing answers", disable=len(problems) < 20)
         ],
         num_n,
         AGGREGATIONS if reward_of == "steps" else ("last",),

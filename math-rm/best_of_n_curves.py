@@ -16,7 +16,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from aggregation import AGGREGATIONS, aggregate, best_weights, draw_subsets, pass_at_k, sort_with_ties, votes_of_subsets
+from aggregation import (
+    AGGREGATIONS,
+    NO_ANSWER,
+    aggregate,
+    best_weights,
+    draw_subsets,
+    pass_at_k,
+    sort_with_ties,
+    votes_of_subsets,
+)
 
 from useful_code.metrics import bootstrap_interval, paired_difference_interval
 from useful_code.report import Table
@@ -130,7 +139,7 @@ def _one_problem(
         how: np.array([aggregate(steps, how) if len(steps) else 0.0 for steps in problem.step_scores])  # (M,)
         for how in aggregations
     }
-    subsets = [draw_subsets(num_all, n, draws, rng) for n in sizes]
+    subsets = [draw_subsets(num_all, n, draws, rng) for n in sizes if n > 1]
     votes = {MAJORITY: np.ones(num_all), **{f"{VOTE}, {how}": scores[how] for how in aggregations}}
     found: dict[str, Any] = {
         PASS_1: correct.mean(),
@@ -138,6 +147,8 @@ def _one_problem(
     }
     for name, weights in votes.items():
         found[name] = [votes_of_subsets(classes, correct, weights, taken).mean() for taken in subsets]
+        if sizes[0] == 1:  # one voter: its answer wins, if it has one
+            found[name].insert(0, (correct * (classes != NO_ANSWER)).mean())
     for how in aggregations:
         _, shares = sort_with_ties(scores[how], correct)  # (M,)
         found[f"{BEST}, {how}"] = [shares @ best_weights(num_all, n) for n in sizes]

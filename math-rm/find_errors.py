@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from first_errors import first_error, first_error_floors, first_error_numbers, first_error_table
+from first_errors import first_error, first_error_floors, first_error_numbers, first_error_table, marked_error
 from solution_picture import Solution, solution_picture
 
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.processes import leave_together, start_processes
 from useful_code.read_rows import load_checked, report_counts
-from useful_code.reasons import RowRefused
 from useful_code.report import Picture, table_text, write_report
 from useful_code.response_rows import write_rows
 from useful_code.resumable_scoring import remove_parts
@@ -31,22 +30,6 @@ from useful_code.scoring import add_length_argument, add_model_arguments
 from useful_code.step_rows import check_steps
 from useful_code.step_scoring import add_solution_arguments, load_solution_scorer, score_solutions
 from useful_code.user_errors import UserError, exit_cleanly
-
-
-def marked_error(labels: list[float | None]) -> int | None:
-    """The first wrong step, None if every step is right. Raises RowRefused where the labels do not tell.
-
-    >>> marked_error([1.0, 0.0, None]), marked_error([1.0, 1.0])
-    (1, None)
-    """
-    for place, label in enumerate(labels):
-        if label is None or 0 < label < 1:
-            raise RowRefused(
-                "not_labelled", f"step {place + 1} before the first wrong one is not marked right or wrong"
-            )
-        if label == 0:
-            return place
-    return None
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from useful_code.metrics import bootstrap_interval
+from useful_code.reasons import RowRefused
 from useful_code.report import Table
 from useful_code.user_errors import UserError
 
@@ -28,6 +29,25 @@ def first_error(step_scores: Sequence[float], threshold: float = 0.5) -> int | N
     (1, None, None)
     """
     return next((index for index, score in enumerate(step_scores) if score < threshold), None)
+
+
+def marked_error(labels: Sequence[float | None]) -> int | None:
+    """The first wrong step of labels that are 1, 0 or unknown (None), None if every step is right.
+
+    Labels behind the first wrong one do not count. Raises RowRefused where the labels do not tell: an unknown or a soft
+    one stands before it.
+
+    >>> marked_error([1.0, 0.0, None]), marked_error([1.0, 1.0])
+    (1, None)
+    """
+    for place, label in enumerate(labels):
+        if label is None or 0 < label < 1:
+            raise RowRefused(
+                "not_labelled", f"step {place + 1} before the first wrong one is not marked right or wrong"
+            )
+        if label == 0:
+            return place
+    return None
 
 
 def first_error_numbers(

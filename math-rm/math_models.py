@@ -14,12 +14,14 @@ from useful_code.step_scoring import plain_template
 from useful_code.training.save_load import check_saved_rewards, save_model
 from useful_code.training.trainable import load_template, load_to_train, load_trainable_judge, model_path
 
+UNKNOWN = -100  # in place of a label: a step without one, or no step
+
 
 def load_form(model_arguments: ModelConfig, arguments) -> tuple[StepForm, Any, int]:
     """How the model reads solutions (`arguments.form`: verdicts or tags), its tokenizer, and the id to pad with."""
     if arguments.form == "verdicts":
         template, pad_token_id = load_template(
-            model_arguments, arguments.chat_template_path, arguments.trust_remote_code
+            model_arguments, arguments.chat_template_path, arguments.trust_remote_code, may_open_turn=True
         )
         return verdict_form(template), template.tokenizer, pad_token_id
     path, revision = model_path(model_arguments), model_arguments.model_revision

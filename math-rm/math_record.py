@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from first_errors import first_error, first_error_numbers
+from first_errors import first_error, first_error_floors, first_error_numbers, marked_error
+from math_models import UNKNOWN
+from scipy.stats import entropy
 from solution_picture import Solution, solution_picture
 from transformers import Trainer
 
@@ -13,17 +15,13 @@ from useful_code import metrics, report_figures
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import prompt_key, prompt_of
 from useful_code.read_rows import report_counts
+from useful_code.reasons import RowRefused
 from useful_code.report import Picture, Table, table_text, write_report
 from useful_code.run_info import git_commit, write_run_info
 from useful_code.training.data import TrainingData
 from useful_code.training.record import data_counts, with_interval
 
-UNKNOWN = -100  # a step without label
-CURVES = {
-    "loss": ("Loss", "nats per label", np.log(2)),
-    "step_accuracy": ("Step accuracy", "share of labelled steps", 0.5),
-    "accuracy": ("Accuracy", "share of solutions", 0.5),
-}
+GUESS = "a random step or none"  # of the guessers that read nothing, the one with an F1 above 0
 
 
 def write_math_record(
@@ -51,14 +49,18 @@ def write_math_record(
         output_dir, arguments, started_at, method=method, held_out=after, held_out_before=before, **counts, **extra
     )
     table = _table(before, after)
-    signed, _ = _known(rows, log_odds_after)
+    labels, z, _ = _labelled(rows, log_odds_after)
+    reliability = report_figures.reliability_diagram(
+        z, correct=_credit(labels, z), unit="steps" if of_steps else "solutions"
+    )
+    curves = {  # with what a constant reaches on the held-out labels
+        "loss": ("Loss", "nats per label", after["constant_loss"]),
+        "step_accuracy": ("Step accuracy", "share of labelled steps", after["commoner_label"]),
+        "accuracy": ("Accuracy", "share of solutions", after["commoner_label"]),
+    }
     pictures = [
-        Picture("curves", report_figures.training_curves(history, CURVES), "Training, step by step."),
-        Picture(
-            "reliability",
-            report_figures.reliability_diagram(signed),
-            "Stated confidence of a sign against how often it was right.",
-        ),
+        Picture("curves", report_figures.training_curves(history, curves), "Training, step by step."),
+        Picture("reliability", reliability, "Stated confidence of a sign against how often it was right."),
     ]
     if of_steps:
         pictures += _example(rows, log_odds_after)
@@ -81,39 +83,38 @@ def write_math_record(
 
 
 def held_out_numbers(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray, of_steps: bool) -> dict[str, Any]:
-    """Accuracy over the labelled steps with its interval (steps of one problem resampled together), the floor of the
-    commoner label, calibration, and, of steps, how first errors are found. `log_odds` (N, K)."""
-    signed, places = _known(rows, log_odds)  # (M,)
-    labels = np.array([rows[i]["targets"][k] for i, k in places])
-    z = np.where(labels > 0.5, signed, -signed)
-    outcomes = metrics.pair_outcomes(signed)  # right, wrong; a score of exactly one half is wrong
+    """Accuracy over the labels other than one half with its interval (those of one problem resampled together), the
+    floor of the commoner label, the loss beside that of a constant, calibration, and, of steps, how first errors are
+    found where the labels tell. `log_odds` (N, K)."""
+    labels, z, row_of = _labelled(rows, log_odds)  # (M,) each
     prompts = [prompt_key(prompt_of(dict(row))) for row in rows]
-    soft = np.array([value for row in rows for value in row["targets"] if value != UNKNOWN])
-    losses = np.concatenate([_losses(row["targets"], of_row) for row, of_row in zip(rows, log_odds, strict=True)])
+    decided, right = labels != 0.5, labels > 0.5
+    outcomes = metrics.pair_outcomes(np.where(right, z, -z))  # right, wrong; a score of exactly one half is wrong
+    low, high = metrics.bootstrap_interval(outcomes[decided], groups=[prompts[i] for i in row_of[decided]])
     found: dict[str, Any] = {
-        "accuracy": float(outcomes.mean()),
-        "accuracy_interval": list(metrics.bootstrap_interval(outcomes, groups=[prompts[i] for i, _ in places])),
-        "commoner_label": float(max((labels > 0.5).mean(), (labels < 0.5).mean())),
-        "accuracy_of_right": _mean(outcomes[labels > 0.5]),
-        "accuracy_of_wrong": _mean(outcomes[labels < 0.5]),
-        "loss": float(losses.mean()),
+        "accuracy": float(outcomes[decided].mean()),
+        "accuracy_interval": [low, high],
+        "commoner_label": float(max(right[decided].mean(), 1 - right[decided].mean())),
+        "accuracy_of_right": _mean(outcomes[decided & right]),
+        "accuracy_of_wrong": _mean(outcomes[decided & ~right]),
+        "loss": float((labels * np.logaddexp(0, -z) + (1 - labels) * np.logaddexp(0, z)).mean()),
+        "constant_loss": float(entropy([labels.mean(), 1 - labels.mean()])),
         "expected_calibration_error": metrics.expected_calibration_error(
-            *metrics.preference_confidence(signed), lowest=0.5
+            metrics.sigmoid(np.abs(z)), _credit(labels, z), lowest=0.5
         ),
         "mean_probability": float(metrics.sigmoid(z).mean()),
-        "mean_label": float(soft.mean()),
+        "mean_label": float(labels.mean()),
         "labels": len(labels),
         "solutions": len(rows),
         "problems": len(set(prompts)),
     }
-    if of_steps:
-        marked = [i for i, row in enumerate(rows) if UNKNOWN not in row["targets"][: _first_zero(row["targets"]) + 1]]
-        if marked:
-            found["first_error"] = first_error_numbers(
-                [first_error(metrics.sigmoid(log_odds[i][: len(rows[i]["targets"])])) for i in marked],
-                [_first_wrong(rows[i]["targets"]) for i in marked],
-                [prompts[i] for i in marked],
-            )
+    marked = {i: place for i, row in enumerate(rows) for place in _marked(row["targets"])} if of_steps else {}
+    if marked:
+        true, groups = list(marked.values()), [prompts[i] for i in marked]
+        num_steps = [len(rows[i]["targets"]) for i in marked]
+        scores = [metrics.sigmoid(log_odds[i][:size]) for i, size in zip(marked, num_steps, strict=True)]
+        found["first_error"] = first_error_numbers([first_error(each) for each in scores], true, groups)
+        found["first_error_guess"] = first_error_floors(true, num_steps, groups)[GUESS]
     return found
 
 
@@ -124,38 +125,39 @@ def usage(output_dir: str, of_steps: bool) -> str:
     return best + (find if of_steps else "")
 
 
-def _known(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Log-odds of the right sign (M,), and (row, step) of each; labels of one half are left out."""
-    places = [(i, k) for i, row in enumerate(rows) for k, y in enumerate(row["targets"]) if y not in (UNKNOWN, 0.5)]
-    signed = [log_odds[i, k] * (1 if rows[i]["targets"][k] > 0.5 else -1) for i, k in places]
-    return np.array(signed, dtype=float), places
+def _labelled(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The known labels (M,), their log-odds (M,), and the row of each (M,)."""
+    places = [(i, k) for i, row in enumerate(rows) for k, label in enumerate(row["targets"]) if label != UNKNOWN]
+    labels = np.array([rows[i]["targets"][k] for i, k in places], dtype=float)
+    return labels, np.array([log_odds[i, k] for i, k in places], dtype=float), np.array([i for i, _ in places])
 
 
-def _losses(targets: Sequence[float], log_odds: np.ndarray) -> np.ndarray:
-    y, z = np.array(targets), log_odds[: len(targets)].astype(float)
-    losses = y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z)
-    return losses[y != UNKNOWN]
+def _credit(labels: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
+    """How right the sign of the log-odds is, (M,): a soft label of 0.75 is three quarters of a +."""
+    return np.where(log_odds > 0, labels, 1 - labels)
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _first_zero(targets: Sequence[float]) -> int:
-    """The first step that is marked as wrong, or the last step."""
-    return next((k for k, label in enumerate(targets) if label == 0), len(targets) - 1)
-
-
-def _first_wrong(targets: Sequence[float]) -> int | None:
-    return next((k for k, label in enumerate(targets) if label == 0), None)
+def _marked(targets: Sequence[float]) -> list[int | None]:
+    """The first wrong step, or None for no wrong one; an empty list where the labels do not tell."""
+    try:
+        return [marked_error([None if label == UNKNOWN else label for label in targets])]
+    except RowRefused:
+        return []
 
 
 def _example(rows: Sequence[Mapping[str, Any]], log_odds: np.ndarray) -> list[Picture]:
     """One held-out solution with a known mistake, its steps coloured by score: a middle one, not the best."""
-    wrong = [i for i, row in enumerate(rows) if 0.0 in row["targets"]] or list(range(len(rows)))
+    wrong = [i for i, row in enumerate(rows) if any(place is not None for place in _marked(row["targets"]))]
+    wrong = wrong or list(range(len(rows)))
     i = wrong[len(wrong) // 2]
     row, scores = rows[i], metrics.sigmoid(log_odds[i][: len(rows[i]["targets"])]).tolist()
-    figure = solution_picture([Solution(row["prompt"], row["completions"], scores, _first_wrong(row["targets"]))])
+    figure = solution_picture(
+        [Solution(row["prompt"], row["completions"], scores, next(iter(_marked(row["targets"])), None))]
+    )
     return [Picture("example", figure, "A held-out solution that was not chosen for its score; colours are scores.")]
 
 
@@ -167,7 +169,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
         return lambda numbers: "-" if numbers[key] is None else f"{numbers[key]:.3f}"
 
     def of_first_error(key: str):
-        return lambda numbers: "none" if np.isnan(numbers["first_error"][key]) else f"{numbers['first_error'][key]:.3f}"
+        return lambda numbers: _shown(numbers["first_error"][key])
 
     rows = [
         row("accuracy", with_interval),
@@ -175,6 +177,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
         row("accuracy where the label is right", number("accuracy_of_right")),
         row("accuracy where the label is wrong", number("accuracy_of_wrong")),
         row("loss (nats)", number("loss")),
+        row("floor: a constant", number("constant_loss")),
         row("expected calibration error", number("expected_calibration_error")),
     ]
     if "first_error" in after:
@@ -182,6 +185,7 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
             row("first error found exactly", of_first_error("accuracy_wrong")),
             row("right solutions left alone", of_first_error("accuracy_right")),
             row("first-error F1", of_first_error("f1")),
+            row(f"floor: {GUESS}", lambda numbers: _shown(numbers["first_error_guess"]["f1"])),
         ]
     return Table(
         f"Held out: {after['labels']:,} labels of {after['solutions']:,} solutions of {after['problems']:,} problems. "
@@ -189,6 +193,10 @@ def _table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
         ["", *(["before"] if before is not None else []), "after"],
         rows,
     )
+
+
+def _shown(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3f}"
 
 
 def _model_card(output_dir: str, method: str, arguments: Mapping[str, Any], data: TrainingData, after) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 from accelerate import PartialState
 from aggregation import aggregate
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from useful_code.reasons import RowRefused
 from useful_code.split_steps import split_steps
 from useful_code.step_scoring import StepScorer, load_solution_scorer, score_now
+from useful_code.user_errors import UserError
 
 Messages = Sequence[dict[str, str]]
 
@@ -29,21 +31,28 @@ def make_reward_function(
     max_tokens_per_batch: int = 8192,
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    reward_of: str | None = None,
+    step_separator: str | None = None,
+    chat_template_path: str | None = None,
 ) -> Callable[..., list[float]]:
     """A function of TRL's signature, (prompts, completions, **columns) -> rewards; both are texts or chats.
 
-    `aggregation`: min, product, mean or last of the step scores (METHODS 7.6). Raises UserError where the model cannot
-    be loaded.
+    `aggregation`: min, product, mean or last of the step scores (METHODS 7.6). `reward_of` ("steps" or "outcome"),
+    `step_separator` and `chat_template_path` for a model whose config does not tell (`step_scoring.py`). Raises
+    UserError where the model cannot be loaded, and under ZeRO-3, which would cut its weights into pieces: make the
+    function before the `GRPOConfig`, or serve the model in a process of its own.
     """
+    if is_deepspeed_zero3_enabled():
+        raise UserError("ZeRO-3 is on: make the reward function before the trainer's config, which switches it on")
     scorer = load_solution_scorer(
         argparse.Namespace(
             reward_name_or_path=reward_name_or_path,
             dtype=dtype,
             max_tokens_per_batch=max_tokens_per_batch,
-            chat_template_path=None,
+            chat_template_path=chat_template_path,
             trust_remote_code=trust_remote_code,
-            reward_of=None,
-            step_separator=None,
+            reward_of=reward_of,
+            step_separator=step_separator,
         ),
         PartialState(),
     )

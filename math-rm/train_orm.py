@@ -34,10 +34,10 @@ from trl import ModelConfig
 
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
-from useful_code.render import Template, render_within
+from useful_code.render import Template
 from useful_code.shared_prefix import default_kernel, flat_places, pack, pad
-from useful_code.step_prompt import StepIds, VerdictForm, join_steps
-from useful_code.step_rows import check_steps
+from useful_code.step_prompt import VerdictForm, read_outcome
+from useful_code.step_rows import check_problem, check_steps
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
@@ -85,7 +85,8 @@ class Arguments(DataArguments):
 
 @dataclass
 class TrainArguments(RecipeArguments):
-    """Defaults of RLHFlow's outcome models (METHODS 7.5): 32 solutions per step on 8 GPUs, one epoch."""
+    """Defaults of RLHFlow's outcome models (METHODS 7.5), one epoch; its steps are 32 rows packed to 8192 tokens on 8
+    GPUs, which llama3-8b.yaml has, and its scalar script has half this learning rate."""
 
     output_dir: str = field(default="runs/orm", metadata={"help": "Directory to write."})
     learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate."})
@@ -108,24 +109,15 @@ def outcome_losses(log_odds: torch.Tensor, outcomes: torch.Tensor) -> torch.Tens
 
 
 def outcome_of(solution: dict, from_last_label: bool) -> float:
-    """Whether the answer of a checked step row is right. Raises RowRefused("not_labelled") where that is not known."""
+    """Whether the answer of a checked step row is right. Raises RowRefused("no_outcome") where that is not known."""
     if "outcome" in solution:
         return float(solution["outcome"])
     if from_last_label and solution["labels"][-1] is not None:
         return solution["labels"][-1]
-    raise RowRefused("not_labelled", "no outcome; --outcome_from_last_label takes the last step's label for it")
+    raise RowRefused("no_outcome", "see --outcome_from_last_label")
 
 
 # --- data ---
-
-
-def read_whole(reader: VerdictForm | Template, prompt: str, steps: list[str], max_length: int) -> StepIds:
-    """Token ids of the whole solution and the one place at which it is judged."""
-    if isinstance(reader, VerdictForm):
-        return reader.read(prompt, [join_steps(steps)], max_length_tokens=max_length)
-    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": join_steps(steps)}]
-    ids = render_within(reader, chat, max_length)
-    return StepIds(ids, (len(ids) - 1,))
 
 
 def load_solutions(
@@ -136,7 +128,8 @@ def load_solutions(
     def check_and_render(row: Any) -> dict:
         solution = check_steps(row)
         solution["targets"] = [outcome_of(solution, arguments.outcome_from_last_label)]
-        whole = read_whole(reader, solution["prompt"], solution["completions"], arguments.max_length)
+        check_problem(solution)
+        whole = read_outcome(reader, solution["prompt"], solution["completions"], arguments.max_length)
         solution["ids"], solution["places"] = whole
         return solution
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from math_models import load_form, load_trainable_form, save_and_check_form
+from math_models import UNKNOWN, load_form, load_trainable_form, save_and_check_form
 from math_record import write_math_record
 from transformers import EvalPrediction, Trainer, set_seed
 from trl import ModelConfig
@@ -37,7 +37,7 @@ from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.shared_prefix import default_kernel, flat_places, pack, pad
 from useful_code.step_prompt import StepForm, VerdictForm
-from useful_code.step_rows import check_steps
+from useful_code.step_rows import check_problem, check_steps
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
@@ -48,8 +48,6 @@ from useful_code.training.score_before import ScoreBefore
 from useful_code.training.step_means import StepMeans
 from useful_code.training.token_loader import token_budget_loader
 from useful_code.user_errors import UserError, exit_cleanly
-
-UNKNOWN = -100  # a step without label, or no step
 
 
 @dataclass
@@ -107,7 +105,8 @@ class Arguments(DataArguments):
 
 @dataclass
 class TrainArguments(RecipeArguments):
-    """Defaults of RLHFlow's process models (METHODS 7.5): 32 solutions per step on 8 GPUs, one epoch."""
+    """Defaults of RLHFlow's process models (METHODS 7.5), one epoch; its steps are 32 rows packed to 8192 tokens on 8
+    GPUs, which llama3-8b.yaml has."""
 
     output_dir: str = field(default="runs/prm", metadata={"help": "Directory to write."})
     learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate."})
@@ -153,6 +152,7 @@ def load_solutions(source: str, split: str | None, form: StepForm, arguments: Ar
 
     def check_and_render(row: Any) -> dict:
         solution = check_steps(row)
+        check_problem(solution)
         if all(label is None for label in solution["labels"]):
             raise RowRefused("not_labelled", "no step has a label; train_orm.py learns from outcomes")
         solution["targets"] = labels_to_learn(solution["labels"], arguments.labels)

@@ -45,7 +45,7 @@ def is_trained_on(
     later. Known before its tokens are made, because a split by prompt looks at nothing but the prompt.
     """
     if arguments.eval_dataset:
-        return (source, split) != (arguments.eval_dataset, None)
+        return (source, split) != (arguments.eval_dataset, arguments.eval_dataset_split)
     return not is_held_out(prompt_key(prompt), arguments.held_out_share, seed)
 
 

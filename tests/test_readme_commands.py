@@ -18,7 +18,7 @@ ACTIVATE = ". .venv/bin/activate"
 REPLACED = {
     "Anthropic/hh-rlhf": "input/hh.jsonl",  # hub name: local file of the same columns
     "nvidia/HelpSteer2": "input/helpsteer2_rated.jsonl",
-    "Qwen/ProcessBench": "input/processbench.jsonl",
+    "Qwen/ProcessBench --split gsm8k": "input/processbench.jsonl",
     # Six labelled pairs make no model sure (0.50; 0.62 with fifteen times as many), and SSRM stops when it keeps none.
     "--threshold 0.6": "--threshold 0.5",
 }

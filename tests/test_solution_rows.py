@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from useful_code.known_truth.steps import make_candidates
 from useful_code.known_truth.world import World
 from useful_code.reasons import REASONS, RowRefused
-from useful_code.solution_rows import check_candidates, check_labelled_solution
+from useful_code.solution_rows import check_candidates
 
 RIGHT = {"steps": ["3 + 4 is 7.", "The answer is 7."], "answer": "7", "correct": True}
 WRONG = {"steps": ["3 + 4 is 8."], "answer": "8", "correct": False}
@@ -203,10 +203,3 @@ def test_nothing_but_a_refusal_escapes_and_checking_again_changes_nothing(answer
         assert candidate["correct"] in (True, False, None)
         assert candidate["correct"] is not None or checked["gold"] is None
     assert repr(check_candidates(checked)) == repr(checked)  # repr, because an unknown column may hold NaN
-
-
-def test_labelled_solutions_are_step_rows():
-    row = {"prompt": "3 + 4", "completions": ["It is 8.", "So 8."], "labels": [False, None]}
-    assert check_labelled_solution(row)["labels"] == [0.0, None]
-    with pytest.raises(RowRefused, match="unequal_steps"):
-        check_labelled_solution({**row, "labels": [True]})

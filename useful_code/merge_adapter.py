@@ -70,7 +70,8 @@ def main() -> None:
         if task_type == TaskType.SEQ_CLS:
             loader, settings["num_labels"] = AutoModelForSequenceClassification, 1
         elif task_type == TaskType.TOKEN_CLS:
-            loader, settings["id2label"] = AutoModelForTokenClassification, {0: "-", 1: "+"}  # of step_model.py
+            loader = AutoModelForTokenClassification
+            settings |= {"id2label": {0: "-", 1: "+"}, "label2id": {"-": 0, "+": 1}}  # as in step_model.py
         base = loader.from_pretrained(
             arguments.base,
             dtype=torch.float32,

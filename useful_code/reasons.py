@@ -48,6 +48,8 @@ REASONS = {
     "bad_rating": "a rating is not a finite number on its scale",
     "bad_step_label": "a step label is not true, false, null or a number between 0 and 1",
     "unequal_steps": "there are more or fewer labels than steps, or a step number lies past the last step",
+    "step_in_prompt": "the prompt holds the first step too (RLHFlow's Deepseek rows): its problem is not known",
+    "no_outcome": "no outcome; --outcome_from_last_label takes the last step's label for it",
     "not_labelled": "no step has a label, and whether the answer is right is not known either",
     # rollouts (see math-rm/make_rollouts.py)
     "no_gold_answer": "the row states no final answer that solutions could be compared with",

@@ -109,13 +109,17 @@ def reward_histograms(panels: Mapping[str, tuple[metrics.Values, metrics.Values]
     return figure
 
 
-def reliability_diagram(margins: metrics.Values, num_bins: int = 10) -> "Figure":
+def reliability_diagram(
+    margins: metrics.Values, num_bins: int = 10, correct: metrics.Values | None = None, unit: str = "pairs"
+) -> "Figure":
     """Stated confidence sigmoid(|margin|) against how often it was right, with 95 % Wilson intervals and bin counts.
 
-    `margins` are chosen minus rejected rewards of held-out pairs, (B,). On the diagonal the model means what it says;
-    below, it is too sure.
+    `margins` are chosen minus rejected rewards of held-out pairs, (B,), or other log-odds of what `unit` names; then
+    `correct` (B,) in [0, 1] says how right their signs were. On the diagonal the model means what it says; below, it is
+    too sure.
     """
-    confidence, correct = metrics.preference_confidence(margins)  # (B,), (B,)
+    confidence, by_sign = metrics.preference_confidence(margins)  # (B,), (B,)
+    correct = by_sign if correct is None else correct
     bins = metrics.reliability_bins(confidence, correct, num_bins, lowest=0.5)
     figure = new_figure(width=4.7, height=4.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
@@ -135,21 +139,21 @@ def reliability_diagram(margins: metrics.Values, num_bins: int = 10) -> "Figure"
             linewidth=1.6,
             elinewidth=1,
             capsize=3,
-            label="held-out pairs, 95 % interval",
+            label=f"held-out {unit}, 95 % interval",
         )
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         bottom = min(bottom, float(ends.min()))  # room below 0.5 only where a bin needs it
     else:
-        say_empty(lower, "no pairs")
+        say_empty(lower, f"no {unit}")
     upper.set(ylim=(bottom - 0.03, 1.02), xlim=(0.49, 1.01))
     error = metrics.expected_calibration_error(confidence, correct, num_bins, lowest=0.5)
-    title = f"Calibration error (ECE) {error:.3f}, {len(confidence):,} pairs" if len(used) else "Calibration"
-    finish(upper, title=title, xlabel="", ylabel="share of pairs right")
+    title = f"Calibration error (ECE) {error:.3f}, {len(confidence):,} {unit}" if len(used) else "Calibration"
+    finish(upper, title=title, xlabel="", ylabel=f"share of {unit} right")
     widths = np.diff(bins["edges"])
     bars = lower.bar(bins["edges"][:-1], bins["counts"], width=0.9 * widths, align="edge", color=BLUE, alpha=0.55)
     lower.bar_label(bars, labels=[f"{n:,}" if n else "" for n in bins["counts"]], fontsize=7, padding=1)
     lower.margins(y=0.25)
-    finish(lower, title="", xlabel="confidence: sigmoid of |margin|", ylabel="pairs")
+    finish(lower, title="", xlabel="confidence: sigmoid of |margin|", ylabel=unit)
     return figure
 
 

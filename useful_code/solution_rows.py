@@ -19,16 +19,11 @@ may be anything. Without a gold answer `correct` stays None. Unknown columns of 
 kept untouched. No torch in here.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from useful_code.chat_pairs import check_conversation
 from useful_code.rated_rows import check_keys, shown
 from useful_code.reasons import RowRefused
-from useful_code.step_rows import check_steps
-
-# The other kind of row that is scored: one solution whose steps are labelled, so that first errors are known.
-check_labelled_solution: Callable[[Any], dict[str, Any]] = check_steps
 
 
 def check_candidates(row: Any) -> dict[str, Any]:

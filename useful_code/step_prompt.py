@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from useful_code.reasons import RowRefused
-from useful_code.render import Message, Template, render
+from useful_code.render import Message, Template, render, render_within
 from useful_code.user_errors import UserError
 
 SIGNS = ("-", "+")  # in the order of labels, wrong and right
@@ -100,7 +100,8 @@ class TagForm:
         """
         bos = self.tokenizer.bos_token_id
         ids = ([] if bos is None else [bos]) + self._encode(prompt)
-        separator, places = self._encode(self.separator), []
+        # The separator may be a special token, as with some of TRL's models; text of a problem or step never is.
+        separator, places = self.tokenizer(self.separator, add_special_tokens=False).input_ids, []
         for step in steps:
             ids += self._encode(step) + separator
             places.append(len(ids) - 1)
@@ -134,9 +135,15 @@ def verdict_form(template: Template) -> VerdictForm:
 
 
 def tag_form(tokenizer: Any, separator: str = "\n") -> TagForm:
-    """The form of tags. Raises `UserError` for a separator that has no token."""
-    form = TagForm(tokenizer, separator)
-    if not form._encode(separator):
+    r"""The form of tags; a backslash and n, as typed in a shell, is a line end. Raises `UserError` for a separator that
+    has no token.
+
+    >>> from useful_code.tiny import byte_tokenizer
+    >>> tag_form(byte_tokenizer(), "\\n\\n").separator == "\n\n"
+    True
+    """
+    form = TagForm(tokenizer, separator.replace("\\n", "\n").replace("\\t", "\t"))
+    if not tokenizer(form.separator, add_special_tokens=False).input_ids:
         raise UserError(f"{tokenizer.name_or_path!r} has no token for the separator {separator!r}; give another")
     return form
 
@@ -144,6 +151,18 @@ def tag_form(tokenizer: Any, separator: str = "\n") -> TagForm:
 def join_steps(steps: Sequence[str]) -> str:
     """The solution as one text, as outcome models read it: a line for every step."""
     return "\n".join(steps)
+
+
+def read_outcome(
+    form: VerdictForm | Template, prompt: str, steps: Sequence[str], max_length_tokens: int | None = None
+) -> StepIds:
+    """The whole solution and the one place where an outcome model judges it: a verdict behind all of it, or, with a
+    `Template`, the last token of the chat, for a scalar head. RowRefused as `read` and `render_within` raise it."""
+    if isinstance(form, VerdictForm):
+        return form.read(prompt, [join_steps(steps)], max_length_tokens=max_length_tokens)
+    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": join_steps(steps)}]
+    ids = render_within(form, chat, max_length_tokens)
+    return StepIds(ids, (len(ids) - 1,))
 
 
 def _turns(prompt: str, steps: Sequence[str], sign: str) -> list[Message]:

@@ -46,6 +46,13 @@ def check_steps(row: Any) -> dict[str, Any]:
     return checked
 
 
+def check_problem(row: dict[str, Any]) -> None:
+    """Refuse a checked row that has no prompt of its own: it cannot be held out by its problem (METHODS 0.4), and in
+    training its first step would stand where in scoring it does not."""
+    if row.get("subset") == "first step in the prompt":
+        raise RowRefused("step_in_prompt", f"subset is {row['subset']!r}, see convert_dataset.py --list")
+
+
 _DETAILS = {"empty_content": "{} is empty or only white space", "invalid_unicode": "{} holds a lone surrogate"}
 
 

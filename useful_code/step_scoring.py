@@ -3,7 +3,8 @@ problem computed once for all solutions of it.
 
 Three kinds of directory, told apart by the architecture in their config: a causal language model (verdicts), a token
 classifier (tags), a sequence classifier (one number for the whole solution: the scalar outcome model). Which of the
-first reads whole solutions stands in its config, `reward_of`; the public ones are process models.
+first reads whole solutions stands in its config, `reward_of`; the public ones do not say, and are taken for process
+models unless --reward_of outcome is given.
 
 A score is a probability: that a step is right, or that the answer is. METHODS 7.6.
 
@@ -25,13 +26,13 @@ from transformers import AutoConfig
 
 from useful_code.metrics import sigmoid
 from useful_code.model_files import model_fingerprint
-from useful_code.render import Template, ensure_pad_token, read_template, render_within
+from useful_code.render import Template, ensure_pad_token, read_template
 from useful_code.resumable_scoring import score_resumably
 from useful_code.reward_model import load_reward_model, load_tokenizer, weights_type, why_not_loaded
 from useful_code.scoring import Scorer, score_batch
 from useful_code.shared_prefix import flat_places
 from useful_code.step_model import load_step_tagger
-from useful_code.step_prompt import StepForm, StepIds, TagForm, VerdictForm, join_steps, tag_form, verdict_form
+from useful_code.step_prompt import StepForm, StepIds, TagForm, VerdictForm, read_outcome, tag_form, verdict_form
 from useful_code.user_errors import UserError
 from useful_code.verdict_model import load_verdict_model
 
@@ -49,11 +50,9 @@ class StepScorer(Scorer):
     def read(self, prompt: str, steps: Sequence[str], max_length_tokens: int | None = None) -> StepIds:
         """Token ids and places of a solution. Raises RowRefused for one that cannot be read or is too long."""
         if self.form is None:
-            chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": join_steps(steps)}]
-            ids = render_within(self.template, chat, max_length_tokens)
-            return StepIds(ids, (len(ids) - 1,))
-        if self.reward_of == "outcome":
-            steps = [join_steps(steps)]
+            return read_outcome(self.template, prompt, steps, max_length_tokens)
+        if self.reward_of == "outcome" and isinstance(self.form, VerdictForm):
+            return read_outcome(self.form, prompt, steps, max_length_tokens)
         return self.form.read(prompt, steps, max_length_tokens=max_length_tokens)
 
     def numbers(self, batch: dict, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -106,7 +105,7 @@ def load_solution_scorer(arguments: argparse.Namespace, state: PartialState) -> 
         reward_of = "outcome"
         model = load_reward_model(name, trusted, dtype=dtype)
     else:
-        form = verdict_form(read_template(tokenizer))
+        form = verdict_form(read_template(tokenizer, may_open_turn=True))  # nothing is read behind the last turn
         model = load_verdict_model(name, trusted, dtype=dtype)
     if getattr(model, "missing_head", False):
         raise UserError(f"{name!r} has no reward head (a language model without one?); train one first")

@@ -24,6 +24,7 @@ class DataArguments:
     eval_dataset: str | None = field(
         default=None, metadata={"help": "Held-out rows. Training rows with a prompt of theirs are dropped and counted."}
     )
+    eval_dataset_split: str | None = field(default=None, metadata={"help": "Split of a hub data set to hold out."})
     held_out_share: float = field(
         default=0.05, metadata={"help": "Share of the prompts to hold out when there is no eval_dataset."}
     )

@@ -37,7 +37,9 @@ def load_train_and_held_out(load: LoadRows, arguments: DataArguments, train_argu
     )
     if arguments.eval_dataset:
         held_out, eval_counts = load(
-            arguments.eval_dataset, None, output_dir / "refused_eval_rows.jsonl" if is_main else None
+            arguments.eval_dataset,
+            arguments.eval_dataset_split,
+            output_dir / "refused_eval_rows.jsonl" if is_main else None,
         )
         train, dropped = drop_prompts(rows, {prompt_key(prompt_of(row)) for row in held_out})
         data = TrainingData(train, held_out, [counts, eval_counts], len(dropped))

@@ -15,11 +15,15 @@ from useful_code.verdict_model import load_verdict_model
 
 
 def load_template(
-    model_arguments: ModelConfig, chat_template_path: str | None = None, trust_remote_code: bool = False
+    model_arguments: ModelConfig,
+    chat_template_path: str | None = None,
+    trust_remote_code: bool = False,
+    may_open_turn: bool = False,
 ) -> tuple[Template, int]:
     """The chat template of the model that TRL's `ModelConfig` names, and the id to pad with (see `render.py`)."""
     path, revision = model_path(model_arguments), model_arguments.model_revision
-    template = read_template(load_tokenizer(path, chat_template_path, trust_remote_code, revision=revision))
+    tokenizer = load_tokenizer(path, chat_template_path, trust_remote_code, revision=revision)
+    template = read_template(tokenizer, may_open_turn)
     return template, ensure_pad_token(template)
 
 
