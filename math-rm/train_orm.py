@@ -48,7 +48,7 @@ from useful_code.training.score_before import ScoreBefore
 from useful_code.training.step_means import StepMeans
 from useful_code.training.token_loader import token_budget_loader
 from useful_code.training.trainable import load_template, load_trainable_reward_model
-from useful_code.user_errors import exit_cleanly
+from useful_code.user_errors import UserError, exit_cleanly
 
 
 @dataclass
@@ -146,9 +146,10 @@ def collate_solutions(solutions: list[dict], pad_token_id: int | None, at_places
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy over all solutions; log-odds of exactly 0 count as wrong."""
+    """Accuracy over all solutions; log-odds of exactly 0 count as wrong, an outcome of one half for neither side."""
     z, outcomes = prediction.predictions[:, 0], prediction.label_ids[:, 0]  # (N,) each
-    return {"accuracy": float(np.where(outcomes > 0.5, z > 0, z < 0).mean())}
+    right = np.where(outcomes > 0.5, z > 0, z < 0)[outcomes != 0.5]
+    return {"accuracy": float(right.mean()) if len(right) else float("nan")}
 
 
 class OutcomeTrainer(Float32Inputs, Trainer):
@@ -175,7 +176,8 @@ class OutcomeTrainer(Float32Inputs, Trainer):
         losses = outcome_losses(log_odds, outcomes)  # (B,)
         loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         if model.training:
-            self.step_means.add(accuracy=((log_odds > 0) == (outcomes > 0.5)).float())
+            right = (log_odds > 0) == (outcomes > 0.5)
+            self.step_means.add(accuracy=right[outcomes != 0.5].float())
         return (loss, {"log_odds": log_odds.float()[:, None]}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -211,6 +213,8 @@ def main() -> None:
         train_arguments,
     )
     data.train = [{name: solution[name] for name in ("ids", "places", "targets")} for solution in data.train]
+    if all(solution["targets"] == [0.5] for solution in data.held_out):
+        raise UserError("no held-out solution is labelled as right or wrong: accuracy cannot be measured")
 
     if token_ids:
         model = load_trainable_form(model_arguments, reader, seed, arguments, reward_of="outcome")
