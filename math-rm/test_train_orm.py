@@ -124,7 +124,7 @@ def test_ten_steps_are_all_read(tmp_path):
 def test_rows_without_an_outcome_are_refused_and_counted(tmp_path, form):
     rows = [*ROWS, solution(4, True, False), solution(5, *[True] * 99, outcome=True)]
     solutions, counts = loaded(tmp_path, rows, form, max_length=200)
-    assert len(solutions) == 3 and counts.refused == {"not_labelled": 1, "over_max_length": 1}
+    assert len(solutions) == 3 and counts.refused == {"no_outcome": 1, "over_max_length": 1}
     solutions, counts = loaded(tmp_path, rows, form, outcome_from_last_label=True)
     assert [row["targets"] for row in solutions] == [[1.0], [0.0], [1.0], [0.0], [1.0]] and not counts.refused
 
@@ -249,7 +249,7 @@ def test_one_pass_of_eight_equals_two_of_four_accumulated(world, monkeypatch):
         (["--dataset", "missing.jsonl"], "no such file"),
         (["--max_length", "3"], "over_max_length"),
         (["--form", "tags"], "--form"),
-        (["--dataset", "no_outcome.jsonl"], "not_labelled"),
+        (["--dataset", "no_outcome.jsonl"], "no_outcome"),
         (["--dataset", "undecided.jsonl", "--outcome_from_last_label", "true"], "no held-out solution is labelled"),
     ],
 )
