@@ -180,6 +180,7 @@ SMALL_WORLDS = {
         "NUM_BACKBONE": 48,
         "NUM_RATED": 60,
         "NUM_TRAIN": 60,
+        "NUM_REFERENCE": 60,
         "NUM_HELD_OUT": 60,
         "NUM_FRESH": 100,
         "GATE": {"learning_rate": 1e-3, "max_steps": 10, "batch_size": 32, "dropout": 0.2, "device": "cpu"},
