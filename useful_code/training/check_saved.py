@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--tags", action="store_true")
     parser.add_argument("--log_odds", action="store_true")
     arguments = parser.parse_args()
+    settings: dict
     if arguments.token_ids:
         load, settings, columns = AutoModelForCausalLM.from_pretrained, {}, arguments.token_ids
     elif arguments.tags:
