@@ -22,8 +22,7 @@ from useful_code.user_errors import exit_cleanly
 def test_held_out_numbers_by_hand():
     """Six labels of three solutions of two problems, one of them 1/2 and so undecided. By sign: right, right, wrong;
     right; wrong: 3 of 5. Three are labelled as right (0.75 counts as such), of which two are found; of the two wrong
-    ones, one. First errors: step 2 (from 0) of the first solution, missed, since its z = 1 says right; step 1 of the
-    second, found; the third has an unlabelled step and is left out."""
+    ones, one. No solution has hard labels up to its first wrong step, so there is nothing to say of first errors."""
     rows = [
         {"prompt": "a", "targets": [1.0, 0.75, 0.0]},
         {"prompt": "a", "targets": [0.5, 0.0, UNKNOWN]},
@@ -31,18 +30,35 @@ def test_held_out_numbers_by_hand():
     ]
     z = np.array([[2.0, 1.0, 1.0], [9.0, -1.0, 7.0], [3.0, -3.0, 5.0]])
     found = held_out_numbers(rows, z, of_steps=True)
-    assert found["accuracy"] == pytest.approx(3 / 5) and found["labels"] == 5
+    assert found["accuracy"] == pytest.approx(3 / 5) and found["labels"] == 6
     assert found["commoner_label"] == pytest.approx(3 / 5)
     assert found["accuracy_of_right"] == pytest.approx(2 / 3) and found["accuracy_of_wrong"] == pytest.approx(1 / 2)
     assert (found["solutions"], found["problems"]) == (3, 2)
     assert found["mean_label"] == pytest.approx((1 + 0.75 + 0 + 0.5 + 0 + 1) / 6)
-    sigmoid = 1 / (1 + np.exp(-np.array([2.0, 1, 1, -1, -3])))
+    sigmoid = 1 / (1 + np.exp(-np.array([2.0, 1, 1, 9, -1, -3])))
     assert found["mean_probability"] == pytest.approx(sigmoid.mean())
     y, odds = np.array([1.0, 0.75, 0, 0.5, 0, 1]), np.array([2.0, 1, 1, 9, -1, -3])
     assert found["loss"] == pytest.approx(np.mean(y * np.log1p(np.exp(-odds)) + (1 - y) * np.log1p(np.exp(odds))))
-    first = found["first_error"]
+    share = (1 + 0.75 + 0.5 + 1) / 6
+    assert found["constant_loss"] == pytest.approx(-share * np.log(share) - (1 - share) * np.log(1 - share))
+    assert "first_error" not in found
+
+
+def test_first_errors_and_calibration_by_hand():
+    """First errors: step 2 (from 0) of the first solution, missed, since its z = 1 says right; step 1 of the second,
+    found; the third has a soft label in front. A perfect model of soft labels is calibrated: z = log 3 for 0.75."""
+    rows = [
+        {"prompt": "a", "targets": [1.0, 1.0, 0.0]},
+        {"prompt": "a", "targets": [1.0, 0.0, UNKNOWN]},
+        {"prompt": "b", "targets": [0.75, 0.0, UNKNOWN]},
+    ]
+    z = np.array([[2.0, 1.0, 1.0], [9.0, -1.0, 7.0], [3.0, -3.0, 5.0]])
+    first = held_out_numbers(rows, z, of_steps=True)["first_error"]
     assert (first["num_wrong"], first["num_right"], first["accuracy_wrong"]) == (2, 0, 1 / 2)
     assert "first_error" not in held_out_numbers(rows, z, of_steps=False)
+    soft = [{"prompt": str(i), "targets": [0.75, 0.25]} for i in range(3)]
+    perfect = held_out_numbers(soft, np.array([[np.log(3), -np.log(3)]] * 3), of_steps=True)
+    assert perfect["expected_calibration_error"] == pytest.approx(0, abs=1e-9) and perfect["accuracy"] == 1
 
 
 # --- the real command ---

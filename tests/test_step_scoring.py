@@ -282,7 +282,7 @@ def test_a_token_classifier_of_other_labels_is_refused(tmp_path):
         tmp_path
     )
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"does not tag steps as - and \+: its score.weight has the shape \(9, 32\)"):
+    with pytest.raises(UserError, match=r"does not tag steps as - and \+: its score.bias has the shape \(9,\)"):
         scorer_of(tmp_path)
 
 

@@ -49,7 +49,7 @@ def load_step_tagger(path: str, trust_remote_code: bool = False, seed: int = 0, 
                 f"no token classifier can be loaded from {path!r}: {why_not_loaded(path, error)}"
             ) from error
     model, loading = loaded
-    for name, *shapes in loading["mismatched_keys"]:
+    for name, *shapes in sorted(loading["mismatched_keys"]):
         found, expected = (tuple(shape) for shape in shapes)
         raise UserError(f"{path!r} does not tag steps as - and +: its {name} has the shape {found}, not {expected}")
     body = f"{model.base_model_prefix}."
