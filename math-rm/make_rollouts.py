@@ -91,9 +91,11 @@ def label(
         {
             **solution.problem.row,
             "completions": solution.steps,
-            "labels": labelled.labels,
+            # The half-written step of a text that was cut off is neither right nor wrong.
+            "labels": labelled.labels if solution.is_whole else [*labelled.labels[:-1], None],
             "outcome": solution.is_right,
             "rollouts": labelled.rollouts,
+            **({} if solution.is_whole else {"finished": False}),
         }
         for solution, labelled in zip(solutions, found, strict=True)
     ]

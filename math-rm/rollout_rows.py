@@ -1,5 +1,6 @@
 """Rows of rollouts: problems and given solutions that are read and checked, sampled texts that become solutions."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Solution:
     steps: list[str]
     ends: list[int]
     is_right: bool
+    is_whole: bool = True  # False: cut off before it states an answer, so that its last step is not known
 
     def question(self, num_steps: int, instruction: str) -> Question:
         """What asks for a completion from so many steps, exactly as they are written."""
@@ -106,9 +108,12 @@ def gold_of(row: Mapping[str, Any]) -> str:
     """The gold answer of a row, or RowRefused."""
     for name in GOLD_COLUMNS:
         value = row.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             value = str(value)
-        answer = gold_answer(value) if isinstance(value, str) else None
+        if not isinstance(value, str):
+            continue
+        # A `solution` of one line is a sentence, never an answer as a whole.
+        answer = gold_answer(value) if name == "answer" else stated_answer(value) or final_answer(value)
         if answer:
             return answer
     raise RowRefused("no_gold_answer", f"{' and '.join(GOLD_COLUMNS)} state no answer")
@@ -153,7 +158,8 @@ def solution_of(problem: Problem, reply: Reply) -> Solution:
     texts = [step.text for step in steps]
     checked({"prompt": problem.row["prompt"], "completions": texts}, [None] * len(texts), False)
     is_right = same_answer(answer_of("", reply), problem.gold)
-    return Solution(problem, reply.text, texts, [step.end for step in steps], is_right)
+    is_whole = reply.finished or answer_of("", reply) is not None
+    return Solution(problem, reply.text, texts, [step.end for step in steps], is_right, is_whole)
 
 
 def answer_of(prefix: str, reply: Reply) -> str | None:

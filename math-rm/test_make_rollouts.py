@@ -24,7 +24,7 @@ from make_rollouts import label, solutions_of_part, solve
 from rollout_generators import Generator, Question, local_generator
 from rollout_labels import Tally, most_prefixes, rollout_labels
 from rollout_report import Made
-from rollout_rows import Problem, Solution, answer_of, check_problem, check_solution, solution_of
+from rollout_rows import Problem, Solution, answer_of, check_problem, check_solution, gold_of, solution_of
 from rollout_store import CompletionStore, Sampler
 
 import useful_code
@@ -165,6 +165,23 @@ def test_a_prefix_is_the_text_exactly_as_it_was_written(tmp_path):
     assert [question.prefix for question, _ in asked] == ["", " We add. ки\n ", " We add. ки\n 3 + 4 \n\n is 7. ки\n"]
     assert {question.prompt for question, _ in asked} == {"3 + 4?\n\nThink."} and row["prompt"] == "3 + 4?"
     assert row["completions"] == ["We add.", "3 + 4 \n\n is 7.", "So 7"] and row["outcome"] is True
+
+
+def test_the_last_step_of_a_text_that_was_cut_off_has_no_label(tmp_path):
+    """Its completions label the step before; a text that was cut off behind its answer is whole."""
+    generator, _ = scripted(lambda question, seed: "The answer is 7.")
+    sampler = sampler_of(tmp_path, generator)
+    problem = solution("x").problem
+    cut = solution_of(problem, Reply("Step 1: 3 + 4\nStep 2: is", finished=False))
+    stated = solution_of(problem, Reply("Step 1: 3 + 4\nThe answer is 7. And", finished=False))
+    first, second = label([cut, stated], sampler, 2, "hard")
+    assert (first["labels"], first["outcome"], first["finished"]) == ([True, None], False, False)
+    assert second["labels"][-1] is True and "finished" not in second
+
+
+def test_a_sentence_is_no_gold_answer():
+    assert gold_of({"solution": "Adding, we get $3 + 4 = 7$."}) == "7"
+    assert gold_of({"answer": float("nan"), "solution": r"So \boxed{8}."}) == "8"
 
 
 def test_a_text_that_was_cut_off_has_no_answer_unless_it_states_one():

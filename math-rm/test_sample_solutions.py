@@ -184,8 +184,9 @@ def test_the_command_with_a_model_on_this_machine(tmp_path):
     printed = finished(tmp_path, *flags, script="sample_solutions.py", output="candidates.jsonl")
     rows = read(tmp_path / "candidates.jsonl")
     assert [len(row["candidates"]) for row in rows] == [3, 3]
-    assert not any(candidate["correct"] for row in rows for candidate in row["candidates"])
-    assert "solutions: 6, 0.0% right; 0 of 2 problems are solved" in printed
+    right = [[candidate["correct"] for candidate in row["candidates"]] for row in rows]  # nonsense may hold a 7
+    solved = sum(map(any, right))
+    assert f"solutions: 6, {sum(map(sum, right)) / 6:.1%} right; {solved} of 2 problems are solved" in printed
 
 
 @pytest.mark.parametrize(

@@ -270,3 +270,34 @@ def test_without_the_package_one_line_says_so(monkeypatch):
     expression_worker._stop()
     with pytest.raises(UserError, match="pip install math-verify"):
         equal_expressions(r"\sqrt{3}", r"y\sqrt{3}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "equal"),
+    [
+        ("6xy", "6", False),  # two variables are no unit
+        (r"\frac{1}{2}bh", "1/2", False),
+        ("5cm", "5", True),
+        ("5 cm", "5", True),
+        ("3 tenths", "3", False),
+        ("10 am", "10 pm", False),
+        (r"\pi r^2 h", r"\pi r^2", False),  # h is no hour
+        (r"36\pi\text{ square inches}", r"36\pi", True),
+        (r"25\pi\text{ cm}^2", r"25\pi", True),
+        ("6", "2x + 3y = 6", False),  # an equation is not its right side
+        ("x = 5", "5", True),
+        ("2 + 3 = 5", "5", True),
+        (r"\{1,2\}", "(1,2)", False),  # a set, an interval
+        ("½", "0.5", True),
+        ("**18** dollars", "18", True),
+        (r"18\$", "18", True),
+    ],
+)
+def test_what_graders_get_wrong(answer, gold, equal):
+    assert same_answer(answer, gold) is equal is same_answer(gold, answer)
+
+
+def test_a_heading_is_no_answer():
+    text = "#### Step 1: Add\n3 + 4 = 7\n\n#### Conclusion\nThe answer is therefore 7."
+    assert final_answer(text) == "7" and final_answer("3 + 4 = 7\n#### 7\nDone.") == "7"
+    assert final_answer("3 + 4 = 7\n#### seven") == "seven"

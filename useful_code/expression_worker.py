@@ -15,6 +15,7 @@ import selectors
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -55,6 +56,9 @@ def _asked(first: str, second: str) -> bool:
             answer = _line(_worker, SECONDS)
         except OSError:  # the process died of the question before
             answer = ""
+        except BaseException:  # a caller's timer, Ctrl-C: an answer that nobody reads would be taken for the next one
+            _stop()
+            raise
         if not answer:
             _stop()
         return answer == "true"
@@ -113,8 +117,13 @@ def _serve() -> None:
     from math_verify.parser import LatexExtractionConfig
 
     logging.disable()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    configuration = [LatexExtractionConfig(boxed_match_priority=0)]
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    except (ValueError, OSError):  # macOS, or a lower limit is set already
+        pass
+    # Units are left out before (final_answers.py); here the h of "\\pi r^2 h" would be taken for one.
+    normalization = replace(LatexExtractionConfig().normalization_config, units=False)
+    configuration = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)]
 
     @lru_cache(maxsize=4096)
     def parsed(text: str) -> Any:
@@ -127,6 +136,7 @@ def _serve() -> None:
         except Exception:  # whatever a parser and an algebra system may raise: then they are not known to be equal
             return False
 
+    equal("x+1", "1+x")  # the first question loads grammars; not within the time of a caller's
     print("ready", flush=True)
     for line in sys.stdin:
         _limit_seconds(resource)

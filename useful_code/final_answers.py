@@ -11,6 +11,7 @@ of six places or more stands for everything that rounds to it; words are compare
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -22,7 +23,7 @@ from useful_code.split_steps import ANY_MARK
 # --- finding ---
 
 _BOXED = re.compile(r"\\f?boxed\s*\{")
-_STATED = re.compile(r"\bthe (?:final |correct )?answer is\b[ \t]*:?", re.IGNORECASE)
+_STATED = re.compile(r"\bthe (?:final |correct )?answer is\b(?: therefore| thus)?[ \t]*:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _MARK = re.compile(rf"\s*{ANY_MARK.pattern}\s*$")  # Math-Shepherd's end of a step
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -62,7 +63,9 @@ def stated_answer(text: str) -> str | None:
         if end is not None and (answer := _cleaned(text[start:end])):
             return answer
     _, mark, behind = text.rpartition("#### ")
-    if mark and (answer := _cleaned(behind.strip().partition("\n")[0])):
+    line, _, more = behind.strip().partition("\n")
+    # With more behind it, only a number is an answer: chat models write their headings so.
+    if mark and (answer := _cleaned(line)) and (not more or _NUMBER.fullmatch(answer) or _QUOTIENT.fullmatch(answer)):
         return answer
     for found in reversed(list(_STATED.finditer(text))):
         behind = text[found.end() :].lstrip()
@@ -105,7 +108,15 @@ def _cleaned(answer: str) -> str:
     before = None
     while answer != before:
         before = answer
-        answer = _MARK.sub("", answer).strip().strip("$").removesuffix(".").removeprefix("**").removesuffix("**")
+        answer = (
+            _MARK.sub("", answer)
+            .strip()
+            .removesuffix(r"\$")
+            .strip("$")
+            .removesuffix(".")
+            .removeprefix("**")
+            .removesuffix("**")
+        )
         answer = answer.removeprefix(r"\(").removesuffix(r"\)").removeprefix(r"\[").removesuffix(r"\]")
     return answer
 
@@ -133,9 +144,19 @@ _QUOTIENT = re.compile(
     r"|\\frac\s*([0-9])\s*([0-9]))"
 )
 _POWER = r"(?:\s*\^\s*\{?[23]\}?|[23])?"  # cm^2
-_UNIT = re.compile(rf"(.*[0-9}}.])\s*([A-Za-z]{{2,}}{_POWER}(?:[ /.-]+[A-Za-z]+{_POWER})*)\.?$")
+_GLUED = "cm|mm|km|kg|mg|lbs?|oz|ft|yd|mi|ml|hrs?|mins?|secs?|mph|kph|dollars?|cents?|degrees?|units?"  # as in 5cm
+_UNIT = re.compile(
+    rf"(.*[0-9}}.])(?:\s+[A-Za-z]{{2,}}|(?:{_GLUED})(?![a-z]))({_POWER}(?:[ /.-]+[A-Za-z]+{_POWER})*)\.?$"
+)
+_UNIT_IN_TEXT = re.compile(  # behind what is more than a number: 36\pi\text{ square inches}
+    r"(?<=[0-9})a-z])\s*\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}\s*(?:\^\s*\{?[23]\}?)?\s*\.?$"
+)
 _NO_UNITS = set("pi sqrt sin cos tan cot sec csc log ln exp mod inf infinity and or to over times plus minus".split())
 _NO_UNITS |= set("dozen hundred thousand million billion trillion half halves quarter quarters base factorial".split())
+_NO_UNITS |= set(
+    "thirds third fourths fourth fifths fifth tenths tenth hundredths squared cubed pairs less more".split()
+)
+_NO_UNITS |= {"am", "pm"}
 _FUNCTIONS = {"sqrt", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "infinity"}
 _WORD = re.compile(r"[A-Za-z]{4,}|\b(?:yes|no|odd|all|none)\b", re.IGNORECASE)
 _COSTLY = re.compile(
@@ -149,7 +170,7 @@ _LEAST_PLACES = 6  # of a decimal that may stand for a number with more
 def same_answer(answer: str | None, gold: str | None) -> bool:
     r"""Whether two answers are equal. None and blank texts equal nothing; the order does not matter.
 
-    Never raises for any text and never takes long: what math-verify cannot decide in five seconds is not equal.
+    What math-verify cannot decide in five seconds is not equal. Raises UserError where it is missing or does not start.
 
     >>> same_answer(r"\frac{1}{2}", "0.5"), same_answer("$18", "18 dollars"), same_answer("x=5", "5")
     (True, True, True)
@@ -163,9 +184,24 @@ def same_answer(answer: str | None, gold: str | None) -> bool:
         return True
     if one.number is not None and other.number is not None:
         return _same_number(one, other)
-    if one.expression is None or other.expression is None:
+    if one.expression is None or other.expression is None or _differ_in_kind(one.expression, other.expression):
         return False
     return equal_expressions(one.expression, other.expression)
+
+
+def _differ_in_kind(first: str, second: str) -> bool:
+    """What math-verify would let pass: an equation for its right side, a tuple or an interval for a set.
+
+    >>> _differ_in_kind("2x+3y=6", "6"), _differ_in_kind("2+3=5", "5"), _differ_in_kind("(1,2)", r"\\{1,2\\}")
+    (True, False, True)
+    """
+    sides = [text.partition("=") for text in (first, second)]
+    if bool(sides[0][1]) != bool(sides[1][1]):
+        left = next(left for left, sign, _ in sides if sign)
+        return bool(re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)))
+    is_set = [text.startswith(r"\{") for text in (first, second)]
+    in_brackets = [text[0] in "([" and text[-1] in ")]" and "," in text for text in (first, second)]
+    return is_set[0] != is_set[1] and in_brackets[0] != in_brackets[1]
 
 
 def answer_classes(answers: Sequence[str | None]) -> list[int]:
@@ -204,12 +240,15 @@ def _same_number(one: _Normal, other: _Normal) -> bool:
 def _normal(answer: str) -> _Normal:
     if len(answer) > 4 * _MOST_CHARACTERS:
         return _Normal("".join(answer.split()), None, None, None)
-    text = _cleaned(answer)
+    text = "".join(_fraction_written_out(character) for character in _cleaned(answer)).replace("**", "")
     boxed = _BOXED.match(text)
     if boxed and text.endswith("}"):
         text = text[boxed.end() : -1]
     text = text.replace("−", "-").replace(r"\%", "%").replace(r"\$", "$").replace("{,}", ",").replace(r"\left", "")
     text = text.replace(r"\right", "").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    in_text = _UNIT_IN_TEXT.search(text)
+    if in_text and not _NO_UNITS & set(re.findall("[a-z]+", in_text[1].lower())):
+        text = text[: in_text.start()]
     text = _DEGREES.sub(" ", _TEXT_COMMAND.sub(r" \1 ", text))
     text = _SPACES.sub(" ", re.sub(r"([0-9])\\[!,](?=[0-9]{3})", r"\1,", text))
     text = re.sub(r"[$€£%]", " ", text).strip()
@@ -228,6 +267,12 @@ def _normal(answer: str) -> _Normal:
     return _Normal("".join(text.split()) or answer.strip(), None, None, None if costly else text)
 
 
+def _fraction_written_out(character: str) -> str:
+    """The fraction that stands in one character, as ½; others stay (² would become a digit)."""
+    written = unicodedata.normalize("NFKC", character)
+    return f" {written.replace('⁄', '/')} " if "⁄" in written and len(written) > 1 else character
+
+
 def _number(text: str) -> tuple[Fraction | None, int | None]:
     """The value of a plain number or fraction, and its decimal places where it has a point.
 
@@ -237,7 +282,7 @@ def _number(text: str) -> tuple[Fraction | None, int | None]:
     if len(text) > _MOST_CHARACTERS:  # Python refuses to read a number of thousands of digits
         return None, None
     unit = _UNIT.fullmatch(text)
-    if unit and not _NO_UNITS & set(re.findall("[a-z]+", unit[2].lower())):
+    if unit and not _NO_UNITS & set(re.findall("[a-z]+", text[unit.end(1) :].lower())):
         text = unit[1]
     text = text.strip()
     found = _NUMBER.fullmatch(text)

@@ -196,6 +196,8 @@ def _usage_of(answer: Any) -> tuple[int, int]:
 
 
 def _written(choice: dict[str, Any]) -> Reply:
+    if choice.get("finish_reason") in ("abort", "error", "content_filter"):  # a server that stops says so with a 200
+        raise ValueError(f"the reply was broken off by the endpoint: {choice['finish_reason']}")
     text = (choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
     return Reply(text=text, finished=choice.get("finish_reason") != "length")
 
