@@ -241,8 +241,7 @@ def _normal(answer: str) -> _Normal:
     if len(answer) > 4 * _MOST_CHARACTERS:
         return _Normal("".join(answer.split()), None, None, None)
     text = "".join(_fraction_written_out(character) for character in _cleaned(answer)).replace("**", "")
-    boxed = _BOXED.match(text)
-    if boxed and text.endswith("}"):
+    if (boxed := _BOXED.match(text)) and text.endswith("}"):
         text = text[boxed.end() : -1]
     text = text.replace("−", "-").replace(r"\%", "%").replace(r"\$", "$").replace("{,}", ",").replace(r"\left", "")
     text = text.replace(r"\right", "").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
@@ -252,8 +251,7 @@ def _normal(answer: str) -> _Normal:
     text = _DEGREES.sub(" ", _TEXT_COMMAND.sub(r" \1 ", text))
     text = _SPACES.sub(" ", re.sub(r"([0-9])\\[!,](?=[0-9]{3})", r"\1,", text))
     text = re.sub(r"[$€£%]", " ", text).strip()
-    assigned = _ASSIGNED.match(text)
-    if assigned:
+    if assigned := _ASSIGNED.match(text):
         text = assigned[1].strip()
     number, places = _number(text)
     if number is not None:
@@ -291,8 +289,7 @@ def _number(text: str) -> tuple[Fraction | None, int | None]:
         value = Fraction(digits.replace(",", "").rstrip(".")) * Fraction(10) ** int(exponent or 0)
         places = len(digits.partition(".")[2]) if "." in digits and not exponent else None
         return (-value if sign == "-" else value), places
-    quotient = _QUOTIENT.fullmatch(text)
-    if quotient:
+    if quotient := _QUOTIENT.fullmatch(text):
         sign, *whole, top, bottom, latex_top, latex_bottom, short_top, short_bottom = quotient.groups()
         above, below = int(top or latex_top or short_top), int(bottom or latex_bottom or short_bottom)
         before = int((whole[0] or whole[1] or "0").replace(",", ""))
