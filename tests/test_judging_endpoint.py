@@ -283,6 +283,30 @@ def test_malformed_log_probabilities_are_asked_for_again(monkeypatch, tokens):
         assert reply.log_probabilities is None and "the reply is malformed" in reply.error
 
 
+@pytest.mark.parametrize("reason", ["abort", "error", "content_filter"])
+def test_a_reply_that_was_broken_off_is_no_text(monkeypatch, reason):
+    """It is asked for again and then a failed request; what a filter took away comes no better."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(endpoint_module, "seconds_to_wait", lambda attempt, stated: 0.0)
+    chat, sampling = [{"role": "user", "content": "?"}], Sampling(0.0, 8)
+    choice = {"message": {"role": "assistant", "content": "Step 1: 3 +"}, "finish_reason": reason}
+    fault = (200, {}, json.dumps({"choices": [choice]}))
+    with Endpoint(lambda question: "whole", [fault]) as endpoint:
+        judge = endpoint_judge(endpoint.url, "tiny", max_tries=2)
+        ((_, reply),) = judge.generate([chat], [0], sampling)
+        if reason == "content_filter":
+            assert "content filter" in reply.error and reply.text == "" and len(endpoint.requests) == 1
+        else:
+            assert reply.text == "whole" and reply.requests == len(endpoint.requests) == 2
+        endpoint.faults = [fault] * 2
+        ((_, reply),) = judge.generate([chat], [0], sampling)
+        assert reply.error and reply.text == "" and ("broke its reply off" in reply.error) is (reason[0] != "c")
+        endpoint.faults = [fault] * 2
+        ((_, reply),) = judge.weigh([chat], "[[", "AB")
+        assert reply.error and reply.log_probabilities is None
+
+
 def test_ratings_and_the_best_of_n_of_an_endpoint(tmp_path, monkeypatch, capsys):
     rows = [{"prompt": "x", "responses": ["right", "b", "", "dd"], "best": 0}, {"prompt": "y", "responses": ["one"]}, 7]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from useful_code import eval_reward_bench_judge
 from useful_code import judge as judge_command
 from useful_code.judging.interface import Sampling
-from useful_code.judging.local import GumbelNoise, find_labels, ids_to_label, local_judge
+from useful_code.judging.local import GumbelNoise, decode_behind, find_labels, ids_to_label, local_judge
 from useful_code.reasons import RowRefused
 from useful_code.render import read_template, render
 from useful_code.reward_model import load_tokenizer
@@ -77,6 +77,21 @@ def test_a_text_is_what_plain_transformers_writes(tiny, judge):
             for _ in range(8):
                 ids.append(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
         assert text == template.tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_a_continuation_keeps_the_space_that_it_begins_with():
+    """SentencePiece's decoder strips it from the first word of whatever it decodes."""
+
+    class Tokenizer:
+        words = ["▁we", "▁add", "ing", "</s>"]
+
+        def decode(self, ids, skip_special_tokens):
+            return "".join(self.words[i] for i in ids if i < 3).replace("▁", " ").removeprefix(" ")
+
+    tokenizer = Tokenizer()
+    assert tokenizer.decode([1, 2], True) == "adding"
+    assert decode_behind(tokenizer, [0], [1, 2, 3]) == " adding" and decode_behind(tokenizer, [1], [2]) == "ing"
+    assert decode_behind(tokenizer, [], [1, 2]) == decode_behind(tokenizer, [3], [1, 2]) == "adding"
 
 
 def test_noise_draws_from_the_softmax():

@@ -40,7 +40,14 @@ def equal_expressions(first: str, second: str) -> bool:
     (True, False)
     """
     first, second = sorted((first, second))  # so that the answer cannot depend on the order
-    return _asked(first, second)
+    try:
+        return _asked(first, second)
+    except _Unanswered:
+        return False
+
+
+class _Unanswered(Exception):
+    """Raised, because a returned value would be remembered: on a less busy machine there may be an answer."""
 
 
 @lru_cache(maxsize=2**16)
@@ -56,11 +63,12 @@ def _asked(first: str, second: str) -> bool:
             answer = _line(_worker, SECONDS)
         except OSError:  # the process died of the question before
             answer = ""
-        except BaseException:  # a caller's timer, Ctrl-C: an answer that nobody reads would be taken for the next one
+        except BaseException:  # Ctrl-C: an answer that nobody took would be the next question's
             _stop()
             raise
         if not answer:
             _stop()
+            raise _Unanswered
         return answer == "true"
 
 
@@ -71,7 +79,12 @@ def _start() -> subprocess.Popen:
     worker = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    if _line(worker, SECONDS_TO_START) != "ready":
+    try:
+        is_ready = _line(worker, SECONDS_TO_START) == "ready"
+    except BaseException:
+        worker.kill()
+        raise
+    if not is_ready:
         worker.kill()
         raise UserError("math-verify does not start; see what `python -c 'import math_verify'` says")
     return worker
@@ -119,11 +132,10 @@ def _serve() -> None:
     logging.disable()
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    except (ValueError, OSError):  # macOS, or a lower limit is set already
+    except (ValueError, OSError):  # macOS has no such limit; a lower one that is set already stays
         pass
-    # Units are left out before (final_answers.py); here the h of "\\pi r^2 h" would be taken for one.
-    normalization = replace(LatexExtractionConfig().normalization_config, units=False)
-    configuration = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)]
+    rules = replace(LatexExtractionConfig().normalization_config, units=False)  # letters at the end are no units
+    configuration = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=rules)]
 
     @lru_cache(maxsize=4096)
     def parsed(text: str) -> Any:
@@ -136,7 +148,7 @@ def _serve() -> None:
         except Exception:  # whatever a parser and an algebra system may raise: then they are not known to be equal
             return False
 
-    equal("x+1", "1+x")  # the first question loads grammars; not within the time of a caller's
+    equal(r"\frac{1}{2}x", r"\frac{x}{2}")  # the first question is the slowest
     print("ready", flush=True)
     for line in sys.stdin:
         _limit_seconds(resource)
@@ -147,7 +159,10 @@ def _limit_seconds(resource: Any) -> None:
     """The system ends a question that outlives the process which asked it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + 2 * SECONDS) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    except (ValueError, OSError):  # beyond a limit that is set already
+        pass
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ REFUSED_STATUSES = (400, 413, 422)  # the request, perhaps this one only
 NUM_TOP = 20  # alternatives per token, the most that endpoints give
 LABEL_TOKENS = 12  # of a reply that is a verdict alone
 NOT_AMONG_THE_TOP = -100.0  # log-probability of a label that is none of the alternatives
+BROKEN_OFF = ("abort", "error")  # reasons to finish that leave half a text
 PROBE: Chat = [{"role": "user", "content": "Reply with [[A]]."}]
 
 
@@ -196,14 +197,21 @@ def _usage_of(answer: Any) -> tuple[int, int]:
 
 
 def _written(choice: dict[str, Any]) -> Reply:
-    if choice.get("finish_reason") in ("abort", "error", "content_filter"):  # a server that stops says so with a 200
-        raise ValueError(f"the reply was broken off by the endpoint: {choice['finish_reason']}")
+    """The text of a reply. Raises ValueError where the server broke it off, so that it is asked for again."""
+    reason = choice.get("finish_reason")
+    if reason in BROKEN_OFF:
+        raise ValueError(f"the endpoint broke its reply off (finish_reason {reason})")
+    if reason == "content_filter":  # it would be so again
+        return Reply(error="the endpoint's content filter ended the reply")
     text = (choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
-    return Reply(text=text, finished=choice.get("finish_reason") != "length")
+    return Reply(text=text, finished=reason != "length")
 
 
 def _weighed(choice: dict[str, Any], before: str, labels: Sequence[str], where: str) -> Reply:
     """Log-probabilities of the labels where the reply has one behind `before`; none where it has no label at all."""
+    plain = _written(choice)
+    if plain.error:
+        return plain
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not tokens:
@@ -222,9 +230,9 @@ def _weighed(choice: dict[str, Any], before: str, labels: Sequence[str], where: 
                 label = _label_at_end(written + _token_text(alternative), before, labels)
                 if label:  # "A", " A" and "A]]" are different tokens; the likeliest stands for the label
                     weights[label] = max(weights[label], _log_probability(alternative))
-            return _written(choice)._replace(log_probabilities=list(weights.values()))
+            return plain._replace(log_probabilities=list(weights.values()))
         written += text
-    return _written(choice)
+    return plain
 
 
 def _token_text(token: Any) -> str:

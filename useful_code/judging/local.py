@@ -62,7 +62,8 @@ def local_judge(
             written = _run(model, batch, pad_token_id, noise, **settings).sequences  # (B, T + new)
             for i, ids in zip(places, written[:, max(map(len, batch)) :].tolist(), strict=True):
                 end = next((place for place, token in enumerate(ids) if token in stop_ids), None)
-                text = template.tokenizer.decode(ids[:end], skip_special_tokens=True)
+                begun = prompts[i][-1:] if chats[i][-1]["role"] == "assistant" else []
+                text = decode_behind(template.tokenizer, begun, ids[:end])
                 new_tokens = len(ids) if end is None else end + 1
                 yield i, Reply(text, end is not None, None, len(prompts[i]), new_tokens)
 
@@ -79,6 +80,12 @@ def local_judge(
 
     jinja = Path(chat_template_path).read_text(encoding="utf-8") if chat_template_path else None
     return Judge(path, model_fingerprint(path, model, "local", jinja), generate, weigh, check)
+
+
+def decode_behind(tokenizer: Any, before: list[int], ids: list[int]) -> str:
+    """The text of tokens behind others: alone, SentencePiece would leave out the space that it begins with."""
+    anchor, text = (tokenizer.decode(part, skip_special_tokens=True) for part in (before, before + ids))
+    return text[len(anchor) :] if text.startswith(anchor) else tokenizer.decode(ids, skip_special_tokens=True)
 
 
 class LabelPlace(NamedTuple):
