@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any
 
 from rollout_generators import Question
 from rollout_labels import KINDS, Prefix, Tally, rollout_labels
-from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler
+from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler, open_store
 from rollout_report import Made, estimate, not_used, sampling_card, summary
 from rollout_rows import (
     Problem,
@@ -44,6 +44,7 @@ from rollout_rows import (
 from rollout_store import Sampler
 
 from useful_code.atomic_write import write_atomically
+from useful_code.data_set_reader import is_saved_data_set
 from useful_code.final_answers import same_answer
 from useful_code.read_rows import RowCounts, checked_with_place, report_counts, write_refused
 from useful_code.reasons import RowRefused
@@ -129,9 +130,11 @@ def solutions_of_part(
 def read_input(arguments: argparse.Namespace, refused_path: Path) -> tuple[list[tuple[ReadRow, Any]], RowCounts]:
     """Problems or given solutions with their places."""
     seen: set[str] = set()
+    split_of = splits(filter(None, (arguments.input, arguments.solutions)), arguments.split)
     golds: dict[str, Problem] = {}
     if arguments.solutions and arguments.input:
-        with closing(checked_with_place(arguments.input, RowCounts(arguments.input), problem_check(seen))) as rows:
+        counts, split = RowCounts(arguments.input), split_of[arguments.input]
+        with closing(checked_with_place(arguments.input, counts, problem_check(seen), split=split)) as rows:
             golds = {checked["problem"].row["prompt"]: checked["problem"] for _, checked in rows}
 
     def check(row: Any) -> dict[str, Any]:
@@ -140,7 +143,13 @@ def read_input(arguments: argparse.Namespace, refused_path: Path) -> tuple[list[
         return {"problem": check_solution(row, golds, arguments.step_separator)}
 
     source, of_row = (arguments.solutions, check) if arguments.solutions else (arguments.input, problem_check(seen))
-    return read_checked(source, of_row, refused_path, arguments.split, arguments.limit)
+    return read_checked(source, of_row, refused_path, split_of[source], arguments.limit)
+
+
+def splits(sources: Iterable[str], split: str | None) -> dict[str, str | None]:
+    """What --split is for every source: files have none, but where no source takes it, all of them may say so."""
+    files = {source: Path(source).exists() and not is_saved_data_set(Path(source)) for source in sources}
+    return {source: None if is_file and not all(files.values()) else split for source, is_file in files.items()}
 
 
 def run(
@@ -188,11 +197,14 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--input", default=None, help="Problems with gold answers: file, folder or hub data set.")
     add("--solutions", default=None, help="Step rows to label; gold in `answer`, or in --input by the prompt.")
-    add("--step_separator", default="\n", help="Between the steps of --solutions, as the generator writes them.")
+    add(
+        "--step_separator", default="\n", help=r"Between the steps of --solutions; \n and \t may be typed. Default: \n."
+    )
     add("--labels", choices=KINDS, default="hard", help="Default: hard.")
     add("--num_completions", type=int, default=8, help="Completions per step. Default: 8 (Math-Shepherd).")
     add_sampling_arguments(parser, "15 (Math-Shepherd)")
     arguments = parser.parse_args()
+    arguments.step_separator = arguments.step_separator.replace(r"\n", "\n").replace(r"\t", "\t")
     if not (arguments.input or arguments.solutions):
         raise UserError("give --input (problems to solve) or --solutions (step rows to label)")
     most = max(arguments.num_completions, 1 if arguments.solutions else arguments.num_solutions)
@@ -206,15 +218,13 @@ def main() -> None:
     for source in filter(None, (arguments.input, arguments.solutions)):
         output, refused_path = check_output(arguments.output, source)
     card_path = output.with_name(f"{output.stem}_card.json")
-    rows, counts = read_input(arguments, refused_path)
-    sampler = open_sampler(arguments, output)
-    card_path.unlink(missing_ok=True)  # it would tell of other rows
-    print(report_counts(counts))
-    print(estimate(rows, arguments, sampler.store.num_stored), flush=True)
-    try:
-        made, refused = run(rows, sampler, arguments, output, refused_path)
-    finally:
-        sampler.close()
+    with closing(open_store(output)) as store:
+        rows, counts = read_input(arguments, refused_path)
+        with closing(open_sampler(arguments, store)) as sampler:
+            card_path.unlink(missing_ok=True)  # it would tell of other rows
+            print(report_counts(counts))
+            print(estimate(rows, arguments, store.num_stored), flush=True)
+            made, refused = run(rows, sampler, arguments, output, refused_path)
     card = {
         **sampling_card(sampler, arguments.instruction, counts, refused),
         "labels": arguments.labels,

@@ -2,7 +2,8 @@
 
 A question is a prompt and the beginning of an answer, which the generator goes on with exactly where it ends: locally
 the chat template's open assistant turn is continued; an endpoint is asked to continue the final message, which vLLM and
-SGLang can (a provider that cannot will begin anew, or refuse).
+SGLang can (a provider that cannot will begin anew, or refuse). White space at the end of the beginning is not sent:
+templates of servers trim it (Llama 3, Gemma). It stays in the text, and a completion that writes it again loses it.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from useful_code.judging.endpoint import endpoint_judge
-from useful_code.judging.interface import Chat, Replies, Sampling
+from useful_code.judging.interface import Chat, Replies, Reply, Sampling
 from useful_code.judging.options import read_extra_body
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
@@ -37,13 +38,23 @@ class Generator(NamedTuple):
 
 
 def chat_of(question: Question) -> Chat:
-    """The messages: the last one is the assistant's where an answer has begun.
+    r"""The messages: the last one is the assistant's where an answer has begun, without white space at its end.
 
-    >>> [message["role"] for message in chat_of(Question("3 + 4?", "Step 1: "))]
-    ['user', 'assistant']
+    >>> chat_of(Question("3 + 4?", "Step 1: add.\n"))[-1]
+    {'role': 'assistant', 'content': 'Step 1: add.'}
     """
-    begun = [{"role": "assistant", "content": question.prefix}] if question.prefix else []
+    begun = [{"role": "assistant", "content": question.prefix.rstrip()}] if question.prefix else []
     return [{"role": "user", "content": question.prompt}, *begun]
+
+
+def behind_prefix(question: Question, reply: Reply) -> Reply:
+    r"""The reply to `chat_of` as the text behind the whole prefix: its white space may be there already.
+
+    >>> [behind_prefix(Question("?", "a.\n"), Reply(text)).text for text in ("\nb", "\n\nb", "b", " b")]
+    ['b', '\nb', 'b', ' b']
+    """
+    trimmed = question.prefix[len(question.prefix.rstrip()) :]
+    return reply._replace(text=reply.text.removeprefix(trimmed))
 
 
 def endpoint_generator(url: str, model: str, extra_body: Mapping[str, Any] | None = None, **options: Any) -> Generator:
@@ -58,7 +69,7 @@ def endpoint_generator(url: str, model: str, extra_body: Mapping[str, Any] | Non
             places = [place for place, question in enumerate(questions) if bool(question.prefix) == has_begun]
             chats = [chat_of(questions[place]) for place in places]
             for number, reply in asker.generate(chats, [seeds[place] for place in places], sampling):
-                yield places[number], reply
+                yield places[number], behind_prefix(questions[places[number]], reply)
 
     return Generator(model, json.dumps(["endpoint", model, extra_body], sort_keys=True), generate)
 
@@ -70,7 +81,8 @@ def local_generator(path: str, max_new_tokens: int, **options: Any) -> Generator
     judge = local_judge(path, max_new_tokens=max_new_tokens, **options)
 
     def generate(questions: Sequence[Question], seeds: Sequence[int], sampling: Sampling) -> Replies:
-        return judge.generate([chat_of(question) for question in questions], seeds, sampling)
+        for place, reply in judge.generate([chat_of(question) for question in questions], seeds, sampling):
+            yield place, behind_prefix(questions[place], reply)
 
     return Generator(path, judge.identity, generate, lambda question: judge.check(chat_of(question)))
 

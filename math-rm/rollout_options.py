@@ -47,6 +47,8 @@ def check_sampling_arguments(arguments: argparse.Namespace, num_samples: int, fu
 
     `num_samples`: the most texts of one question. `further`: other options that are whole numbers of at least 1.
     """
+    if not arguments.output.endswith(".jsonl"):
+        raise UserError(f"--output {arguments.output} must be a file that ends in .jsonl: JSON lines are written")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("one process samples: start this command with python; many GPUs belong behind an endpoint")
     if (arguments.generator_name_or_path is None) == (arguments.endpoint is None):
@@ -63,8 +65,12 @@ def check_sampling_arguments(arguments: argparse.Namespace, num_samples: int, fu
         raise UserError("at --temperature 0 all samples are equal: give one above 0, or ask for 1 text of each")
 
 
-def open_sampler(arguments: argparse.Namespace, output: Path) -> Sampler:
-    """The generator with its memory beside `output`; shows its progress."""
-    store = CompletionStore(f"{output}.completions.jsonl")
+def open_store(output: Path) -> CompletionStore:
+    """The memory beside `output`. To be opened before anything else is written: it is the lock of this output."""
+    return CompletionStore(f"{output}.completions.jsonl")
+
+
+def open_sampler(arguments: argparse.Namespace, store: CompletionStore) -> Sampler:
+    """The generator with its memory; shows its progress."""
     sampling = Sampling(arguments.temperature, arguments.max_new_tokens, arguments.seed)
     return Sampler(load_generator(arguments), store, sampling, progress=True)

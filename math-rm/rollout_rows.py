@@ -10,6 +10,7 @@ from typing import Any
 from rollout_generators import Question
 from rollout_store import Sampler
 
+from useful_code.answer_values import is_sentence
 from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
 from useful_code.judging.interface import Reply
 from useful_code.rated_rows import shown
@@ -63,7 +64,7 @@ def check_problem(row: Any, seen: set[str]) -> Problem:
     if not isinstance(prompt, str):
         reason = "missing_key" if prompt is None else "wrong_type"
         raise RowRefused(reason, f"none of {', '.join(PROMPT_COLUMNS)} is a text")
-    kept = {name: value for name, value in row.items() if name not in PROMPT_COLUMNS}
+    kept = {name: _finite(value) for name, value in row.items() if name not in PROMPT_COLUMNS}
     problem = Problem({"prompt": prompt, **kept}, gold_of(row))
     checked(problem.row | {"completions": ["step"]}, [None], False)  # a prompt that no step row may have
     if prompt in seen:
@@ -105,18 +106,33 @@ def why_no_sample(sampler: Sampler) -> RowRefused:
 
 
 def gold_of(row: Mapping[str, Any]) -> str:
-    """The gold answer of a row, or RowRefused."""
+    r"""The gold answer of a row, or RowRefused. A sentence alone in `solution` is no answer, but may hold one.
+
+    >>> gold_of({"answer": "9 * 2 = 18\n#### 18"}), gold_of({"solution": "We get 9."}), gold_of({"solution": "x+1"})
+    ('18', '9', 'x+1')
+    """
     for name in GOLD_COLUMNS:
         value = row.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             value = str(value)
-        if not isinstance(value, str):
-            continue
-        # A `solution` of one line is a sentence, never an answer as a whole.
-        answer = gold_answer(value) if name == "answer" else stated_answer(value) or final_answer(value)
+        read = final_answer if name == "solution" and isinstance(value, str) and is_sentence(value) else gold_answer
+        answer = read(value) if isinstance(value, str) else None
         if answer:
             return answer
     raise RowRefused("no_gold_answer", f"{' and '.join(GOLD_COLUMNS)} state no answer")
+
+
+def _finite(value: Any) -> Any:
+    """A value of another column with null for NaN and Infinity, which are no JSON and which our own reader refuses.
+
+    >>> _finite({"a": [1.5, float("nan")]})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_solution(row: Any, golds: Mapping[str, Problem], separator: str) -> Solution:
@@ -127,7 +143,7 @@ def check_solution(row: Any, golds: Mapping[str, Problem], separator: str) -> So
     problem = golds.get(row["prompt"])
     gold = gold_of(row) if problem is None else problem.gold
     given = {f"given_{name}": row[name] for name in ("labels", "outcome") if row.get(name) is not None}
-    kept = {name: value for name, value in row.items() if name not in ("completions", "labels", "outcome")}
+    kept = {name: _finite(value) for name, value in row.items() if name not in ("completions", "labels", "outcome")}
     text, ends = "", []
     for step in row["completions"]:
         text += step + separator

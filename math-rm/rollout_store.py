@@ -102,7 +102,10 @@ class CompletionStore:
         return place
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # a full disk, again: `keep` has said so
+            pass
 
 
 @dataclass

@@ -20,11 +20,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rollout_generators import Question
-from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler
+from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler, open_store
 from rollout_report import cost, not_used, sampling_card
 from rollout_rows import Problem, asked, candidate_of, problem_check, read_checked, why_no_sample
 from rollout_store import Sampler
@@ -128,19 +129,18 @@ def main() -> None:
     arguments = parse_arguments()
     output, refused_path = check_output(arguments.output, arguments.input)
     card_path = output.with_name(f"{output.stem}_card.json")
-    rows, counts = read_checked(arguments.input, problem_check(set()), refused_path, arguments.split, arguments.limit)
-    sampler = open_sampler(arguments, output)
-    card_path.unlink(missing_ok=True)  # it would tell of other rows
-    print(report_counts(counts))
-    print(
-        f"{len(rows):,} problems: {len(rows) * arguments.num_solutions:,} solutions of up to "
-        f"{arguments.max_new_tokens:,} tokens; {sampler.store.num_stored:,} are stored already",
-        flush=True,
-    )
-    try:
-        made, refused = run(rows, sampler, arguments, output, refused_path)
-    finally:
-        sampler.close()
+    check = problem_check(set())
+    with closing(open_store(output)) as store:
+        rows, counts = read_checked(arguments.input, check, refused_path, arguments.split, arguments.limit)
+        with closing(open_sampler(arguments, store)) as sampler:
+            card_path.unlink(missing_ok=True)  # it would tell of other rows
+            print(report_counts(counts))
+            print(
+                f"{len(rows):,} problems: {len(rows) * arguments.num_solutions:,} solutions of up to "
+                f"{arguments.max_new_tokens:,} tokens; {store.num_stored:,} are stored already",
+                flush=True,
+            )
+            made, refused = run(rows, sampler, arguments, output, refused_path)
     card = {
         **sampling_card(sampler, arguments.instruction, counts, refused),
         "num_solutions": arguments.num_solutions,

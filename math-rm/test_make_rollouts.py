@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_rollouts import label, solutions_of_part, solve
-from rollout_generators import Generator, Question, local_generator
+from make_rollouts import label, solutions_of_part, solve, splits
+from rollout_generators import Generator, Question, endpoint_generator, local_generator
 from rollout_labels import Tally, most_prefixes, rollout_labels
 from rollout_report import Made
 from rollout_rows import Problem, Solution, answer_of, check_problem, check_solution, gold_of, solution_of
@@ -167,27 +167,21 @@ def test_a_prefix_is_the_text_exactly_as_it_was_written(tmp_path):
     assert row["completions"] == ["We add.", "3 + 4 \n\n is 7.", "So 7"] and row["outcome"] is True
 
 
-def test_the_last_step_of_a_text_that_was_cut_off_has_no_label(tmp_path):
-    """Its completions label the step before; a text that was cut off behind its answer is whole."""
-    generator, _ = scripted(lambda question, seed: "The answer is 7.")
-    sampler = sampler_of(tmp_path, generator)
-    problem = solution("x").problem
-    cut = solution_of(problem, Reply("Step 1: 3 + 4\nStep 2: is", finished=False))
-    stated = solution_of(problem, Reply("Step 1: 3 + 4\nThe answer is 7. And", finished=False))
-    first, second = label([cut, stated], sampler, 2, "hard")
-    assert (first["labels"], first["outcome"], first["finished"]) == ([True, None], False, False)
-    assert second["labels"][-1] is True and "finished" not in second
-
-
-def test_a_sentence_is_no_gold_answer():
-    assert gold_of({"solution": "Adding, we get $3 + 4 = 7$."}) == "7"
-    assert gold_of({"answer": float("nan"), "solution": r"So \boxed{8}."}) == "8"
-
-
 def test_a_text_that_was_cut_off_has_no_answer_unless_it_states_one():
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=False)) is None
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=True)) == "7"
     assert answer_of("The answer", Reply(" is 7. And", finished=False)) == "7"
+
+
+def test_the_last_step_of_a_text_that_was_cut_off_has_no_label(tmp_path):
+    """Its completions label the step before; a text that was cut off behind its answer is whole."""
+    generator, _ = scripted(lambda question, seed: "The answer is 7.")
+    problem = solution("x").problem
+    cut = solution_of(problem, Reply("Step 1: 3 + 4\nStep 2: is", finished=False))
+    stated = solution_of(problem, Reply("Step 1: 3 + 4\nThe answer is 7. And", finished=False))
+    first, second = label([cut, stated], sampler_of(tmp_path, generator), 2, "hard")
+    assert (first["labels"], first["outcome"], first["finished"]) == ([True, None], False, False)
+    assert second["labels"][-1] is True and "finished" not in second
 
 
 def test_solutions_that_cannot_be_used_and_repeated_ones(tmp_path):
@@ -218,6 +212,24 @@ def test_a_local_model_goes_on_where_the_prefix_ends(tmp_path, style):
             break
     [(_, rest)] = generator.generate([question._replace(prefix=prefix)], [0], likeliest)
     assert prefix and (prefix + rest.text)[:8] == whole.text[:8]  # behind that a byte may be half a sign
+
+
+def test_an_endpoint_goes_on_where_the_trimmed_prefix_ends(monkeypatch):
+    """As the templates of Llama 3 and Gemma trim: no line break is lost or doubled, whoever writes it."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    whole = "Step 1: we add.\n\nStep 2: The answer is 7."
+
+    def rest(messages: list[dict], seed: int) -> str:
+        begun = messages[-1]["content"]
+        assert begun == begun.strip() and whole.startswith(begun)  # what comes is what the server would read
+        return whole[len(begun) :] if seed else whole[len(begun) :].lstrip()
+
+    questions = [Question("3 + 4?", "Step 1: we add.\n\n")] * 2 + [Question("3 + 4?", "Step 1: we")]
+    with Endpoint(rest) as endpoint:
+        generator = endpoint_generator(endpoint.url, "tiny")
+        replies = dict(generator.generate(questions, [0, 1, 1], SAMPLING))
+    assert [questions[place].prefix + replies[place].text for place in range(3)] == [whole] * 3
 
 
 def test_failed_requests_are_no_completions_and_are_asked_again(tmp_path):
@@ -307,6 +319,8 @@ def test_other_settings_are_other_completions(tmp_path):
         ({"prompt": "?"}, "no_gold_answer"),
         ({"prompt": "?", "answer": " "}, "no_gold_answer"),
         ({"prompt": "?", "answer": True}, "no_gold_answer"),
+        ({"prompt": "?", "answer": math.nan}, "no_gold_answer"),
+        ({"prompt": "?", "solution": "We cannot know it."}, "no_gold_answer"),
         ({"prompt": "seen", "answer": "7"}, "repeated_problem"),
     ],
 )
@@ -314,6 +328,29 @@ def test_refused_problems(row, reason):
     with pytest.raises(RowRefused) as refused:
         check_problem(row, {"seen"})
     assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "gold"),
+    [
+        ({"solution": "Adding them we get 7."}, "7"),
+        ({"solution": "Adding, the answer is x + 1."}, "x + 1"),
+        ({"solution": r"x^2 + \sin x"}, r"x^2 + \sin x"),
+        ({"answer": math.inf, "solution": "7"}, "7"),
+        ({"answer": "an even number"}, "an even number"),
+    ],
+)
+def test_gold_answers(row, gold):
+    assert gold_of(row) == gold
+
+
+def test_what_is_no_json_in_another_column_is_written_as_null():
+    row = {"prompt": "?", "answer": "7", "score": math.nan, "scores": [1.5, {"best": -math.inf}]}
+    kept = {"score": None, "scores": [1.5, {"best": None}]}
+    problem = check_problem(row, set())
+    solution = check_solution(row | {"completions": ["7"]}, {}, "\n")
+    for written in (problem.row, solution.problem.row):
+        assert {name: written[name] for name in kept} == kept and json.dumps(written, allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +516,9 @@ def test_the_command_with_given_solutions_and_failures(tmp_path):
     flags = ("--solutions", given, "--input", write_problems(tmp_path), "--num_completions", 2)
     with Endpoint(answer_messages, fail=fail) as endpoint:
         printed = finished(tmp_path, *flags, "--endpoint", endpoint.url, "--model", "tiny", "--max_concurrent", 1)
-        assert all(body["messages"][-1]["content"].endswith("\n") for body in endpoint.requests)
+        sent = {body["messages"][-1]["content"] for body in endpoint.requests}
+    stored = [line["prefix"] for line in read(tmp_path / "steps.jsonl.completions.jsonl") if "prefix" in line]
+    assert all(prefix.endswith(".\n") and prefix.rstrip() in sent for prefix in stored) and len(stored) == 4
     rows = read(tmp_path / "steps.jsonl")
     assert [row["labels"][:2] == [None, None] for row in rows] == [False, True, False]
     assert all(row["outcome"] and row["labels"][2] is True for row in rows)
@@ -491,8 +530,10 @@ def test_the_command_with_given_solutions_and_failures(tmp_path):
 def test_the_command_with_a_model_on_this_machine(tmp_path):
     """A tiny model writes nonsense, which never states an answer: every label is false, and all of it is kept."""
     save_tiny_judge(tmp_path / "generator")
-    flags = ["--generator_name_or_path", tmp_path / "generator", "--input", write_problems(tmp_path)]
-    flags += ["--num_solutions", 2, "--num_completions", 2, "--max_new_tokens", 24, "--labels", "hard"]
+    solutions = [{"prompt": f"{i}?", "completions": ["We add.", f"It is {i}."], "answer": 123456} for i in range(3)]
+    (tmp_path / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in solutions))
+    flags = ["--generator_name_or_path", tmp_path / "generator", "--solutions", tmp_path / "given.jsonl"]
+    flags += ["--num_completions", 2, "--max_new_tokens", 24, "--labels", "hard"]
     printed = finished(tmp_path, *flags)
     rows = read(tmp_path / "steps.jsonl")
     assert rows and all(row["outcome"] is False and not any(row["labels"]) for row in rows)
@@ -500,6 +541,39 @@ def test_the_command_with_a_model_on_this_machine(tmp_path):
     stored = (tmp_path / "steps.jsonl.completions.jsonl").read_bytes()
     assert "cost: 0 new texts" in finished(tmp_path, *flags)
     assert (tmp_path / "steps.jsonl.completions.jsonl").read_bytes() == stored
+
+
+def test_a_second_start_by_mistake_leaves_the_refused_rows_of_the_first(tmp_path, monkeypatch):
+    flags = ["--generator_name_or_path", "x", "--input", str(write_problems(tmp_path))]
+    (tmp_path / "s_refused_rows.jsonl").write_text("{}\n")
+    monkeypatch.setattr(sys, "argv", ["make_rollouts.py", "--output", str(tmp_path / "s.jsonl"), *flags])
+    store = CompletionStore(tmp_path / "s.jsonl.completions.jsonl")
+    with pytest.raises(UserError, match="another run"):
+        make_rollouts.main()
+    store.close()
+    assert (tmp_path / "s_refused_rows.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")
+def test_a_full_disk_is_one_line_and_the_end_of_the_run_no_second_error(tmp_path):
+    store = CompletionStore(tmp_path / "c.jsonl")
+    store._file.close()
+    store._file = open("/dev/full", "ab")
+    with pytest.raises(UserError, match="cannot be written"):
+        store.keep("00" * 16, {}, 0, Reply("text"))
+    store.close()
+
+
+def test_a_separator_as_it_is_typed_in_a_shell(monkeypatch):
+    words = ["x", "--solutions", "s.jsonl", "--output", "o.jsonl", "--generator_name_or_path", "g"]
+    monkeypatch.setattr(sys, "argv", [*words, "--step_separator", r" \n\t"])
+    assert make_rollouts.parse_arguments().step_separator == " \n\t"
+
+
+def test_a_split_belongs_to_the_source_that_has_splits(tmp_path):
+    path = str(write_problems(tmp_path))
+    assert splits([path, "owner/name"], "test") == {path: None, "owner/name": "test"}
+    assert splits([path], "test") == {path: "test"}  # read_rows.py says that a file has none
 
 
 @pytest.mark.parametrize(
@@ -512,6 +586,7 @@ def test_the_command_with_a_model_on_this_machine(tmp_path):
         (["--input", "x.jsonl", "--generator_name_or_path", "x", "--temperature", "0"], "all samples are equal"),
         (["--input", "x.jsonl", "--generator_name_or_path", "x"], "no such file"),
         (["--input", "s.jsonl", "--solutions", "x.jsonl", "--generator_name_or_path", "x"], "would overwrite"),
+        (["--input", "x.jsonl", "--generator_name_or_path", "x", "--output", "steps.json"], "ends in .jsonl"),
     ],
 )
 def test_options_that_cannot_work_are_one_line(tmp_path, monkeypatch, flags, message):
