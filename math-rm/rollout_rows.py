@@ -173,8 +173,8 @@ def solution_of(problem: Problem, reply: Reply) -> Solution:
         raise RowRefused("no_steps", "the text is empty or only white space")
     texts = [step.text for step in steps]
     checked({"prompt": problem.row["prompt"], "completions": texts}, [None] * len(texts), False)
-    is_right = same_answer(answer_of("", reply), problem.gold)
-    is_whole = reply.finished or answer_of("", reply) is not None
+    answer = answer_of("", reply)
+    is_right, is_whole = same_answer(answer, problem.gold), reply.finished or answer is not None
     return Solution(problem, reply.text, texts, [step.end for step in steps], is_right, is_whole)
 
 
