@@ -27,24 +27,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import EvalPrediction, Trainer, set_seed
+from transformers import EvalPrediction, set_seed
 from trl import ModelConfig
 
 from useful_code.chat_pairs import check_pair, is_tie, preferred_first
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, render_within
-from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
+from useful_code.shared_prefix import default_kernel, pack, pad
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
-from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism, finish
+from useful_code.training.recipe_trainer import RecipeTrainer
 from useful_code.training.record import write_training_record
 from useful_code.training.save_load import WholeCheckpoints, save_and_check
 from useful_code.training.score_before import ScoreBefore
-from useful_code.training.step_means import StepMeans
-from useful_code.training.token_loader import token_budget_loader
 from useful_code.training.trainable import load_template, load_trainable_reward_model
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -210,15 +208,11 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-class BradleyTerryTrainer(Float32Inputs, Trainer):
+class BradleyTerryTrainer(RecipeTrainer):
     """The loss of this method, its mean taken over all pairs of an optimizer step on all processes."""
 
     def __init__(self, method: Arguments, **kwargs):
-        super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method = method
-        self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
-        self.loss_is_scaled_for_ga = True
-        self.step_means = StepMeans()
+        super().__init__(method, compute_metrics=held_out_metrics, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         batch = {"label": inputs["labels"], "margin": inputs["margin"], "tie": inputs["tie"]}
@@ -226,21 +220,11 @@ class BradleyTerryTrainer(Float32Inputs, Trainer):
         rewards = model(**inputs).logits[:, 0]  # (S,)
         chosen_rewards, rejected_rewards = rewards[0::2], rewards[1::2]  # (B,)
         losses = per_pair_loss(chosen_rewards, rejected_rewards, batch, self.method)  # (B,)
-        # The gradients of all processes are averaged later, so the sum is multiplied by their number here.
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = self.mean_over_step(losses, num_items_in_batch)
         if model.training:
             delta = (chosen_rewards - rejected_rewards).detach()
             self.step_means.add(accuracy=(delta > 0).float(), margin=delta)
         return (loss, {"rewards": torch.stack((chosen_rewards, rejected_rewards), -1)}) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
-
-    def get_train_dataloader(self):
-        if self.method.max_tokens_per_batch is None:
-            return super().get_train_dataloader()
-        num_tokens = [num_packed_tokens(pair["ids"]) for pair in self.train_dataset]
-        return token_budget_loader(self, self.method.max_tokens_per_batch, num_tokens)
 
 
 # --- the run ---

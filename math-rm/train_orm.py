@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from math_models import load_form, load_trainable_form, save_and_check_form
 from math_record import write_math_record
-from transformers import EvalPrediction, Trainer, set_seed
+from transformers import EvalPrediction, set_seed
 from trl import ModelConfig
 
 from useful_code.read_rows import load_checked
@@ -41,12 +41,10 @@ from useful_code.step_rows import check_problem, check_steps
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
-from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism, finish
+from useful_code.training.recipe_trainer import RecipeTrainer
 from useful_code.training.save_load import WholeCheckpoints
 from useful_code.training.score_before import ScoreBefore
-from useful_code.training.step_means import StepMeans
-from useful_code.training.token_loader import token_budget_loader
 from useful_code.training.trainable import load_template, load_trainable_reward_model
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -152,17 +150,12 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(right.mean()) if len(right) else float("nan")}
 
 
-class OutcomeTrainer(Float32Inputs, Trainer):
+class OutcomeTrainer(RecipeTrainer):
     """The loss of this method, its mean taken over all solutions of an optimizer step on all processes."""
 
     def __init__(self, method: Arguments, token_ids: tuple[int, int] | None, **kwargs):
-        super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method = method
+        super().__init__(method, compute_metrics=held_out_metrics, **kwargs)
         self.token_ids = token_ids  # None: a scalar head
-        self.model_accepts_loss_kwargs = True  # asks the Trainer to count the solutions of the whole step (by `labels`)
-        self._loss_shifts_labels = False  # of a language model it would count all labels but the first
-        self.loss_is_scaled_for_ga = True
-        self.step_means = StepMeans()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outcomes = inputs["labels"][:, 0]  # (B,)
@@ -172,22 +165,15 @@ class OutcomeTrainer(Float32Inputs, Trainer):
         else:
             of_signs = model(**inputs, token_ids=self.token_ids).logits  # (B, 2)
             log_odds = of_signs[:, 1] - of_signs[:, 0]  # (B,)
-        # The gradients of all processes are averaged later, so the sum is multiplied by their number here.
         losses = outcome_losses(log_odds, outcomes)  # (B,)
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = self.mean_over_step(losses, num_items_in_batch)
         if model.training:
             right = (log_odds > 0) == (outcomes > 0.5)
             self.step_means.add(accuracy=right[outcomes != 0.5].float())
         return (loss, {"log_odds": log_odds.float()[:, None]}) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
-
-    def get_train_dataloader(self):
-        if self.method.max_tokens_per_batch is None:
-            return super().get_train_dataloader()
-        num_tokens = [len(solution["ids"]) for solution in self.train_dataset]
-        return token_budget_loader(self, self.method.max_tokens_per_batch, num_tokens)
+    def num_tokens(self, row: dict) -> int:
+        return len(row["ids"])
 
 
 # --- the run ---

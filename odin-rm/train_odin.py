@@ -31,7 +31,7 @@ from batch_correlations import MIN_POINTS, Moments, MomentsInCheckpoints, correl
 from length_table import CURVES, head_numbers, head_tables
 from normalised_heads import load_trainable_heads, save_quality_head
 from nuisances import COUNTS, head_names, trait_counter
-from transformers import EvalPrediction, Trainer, set_seed
+from transformers import EvalPrediction, set_seed
 from trl import ModelConfig
 
 from useful_code.chat_pairs import check_pair, is_tie, preferred_first
@@ -39,17 +39,15 @@ from useful_code.metrics import pearson_correlation
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.render import Template, render_within
-from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
+from useful_code.shared_prefix import default_kernel, pack, pad
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
-from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism, finish
+from useful_code.training.recipe_trainer import RecipeTrainer
 from useful_code.training.record import write_training_record
 from useful_code.training.save_load import WholeCheckpoints
 from useful_code.training.score_before import ScoreBefore
-from useful_code.training.step_means import StepMeans
-from useful_code.training.token_loader import token_budget_loader
 from useful_code.training.trainable import load_template
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -185,15 +183,12 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-class OdinTrainer(Float32Inputs, Trainer):
+class OdinTrainer(RecipeTrainer):
     """The loss of this method. Evaluation has the ranking loss alone: its batches say little about correlations."""
 
     def __init__(self, method: Arguments, moments: MomentsInCheckpoints, **kwargs):
-        super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method, self.moments = method, moments
-        self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
-        self.loss_is_scaled_for_ga = True
-        self.step_means = StepMeans()
+        super().__init__(method, compute_metrics=held_out_metrics, **kwargs)
+        self.moments = moments
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels, traits = inputs["labels"], inputs["traits"]  # (B,), (B, 2, K - 1)
@@ -201,8 +196,7 @@ class OdinTrainer(Float32Inputs, Trainer):
         rewards, cosines = model(**inputs).logits  # (S, K), (K - 1,)
         rewards = rewards.view(len(labels), 2, -1)  # (B, 2, K)
         losses = ranking_losses(rewards, labels)  # (B,)
-        # The gradients of all processes are averaged later, so the sum is multiplied by their number here.
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = self.mean_over_step(losses, num_items_in_batch)
         if model.training:
             loss = loss + self.nuisance_loss(rewards, traits, cosines, num_items_in_batch)
             delta = (rewards[:, 0] - rewards[:, 1]).detach()  # (B, K)
@@ -225,15 +219,6 @@ class OdinTrainer(Float32Inputs, Trainer):
         self.step_means.add(**means)
         terms = self.method.length_weight * length_loss(correlations, moments.noise(len(both)))
         return len(both) / num_items_in_batch * (terms + self.method.orthogonality_weight * orthogonality)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
-
-    def get_train_dataloader(self):
-        if self.method.max_tokens_per_batch is None:
-            return super().get_train_dataloader()
-        num_tokens = [num_packed_tokens(pair["ids"]) for pair in self.train_dataset]
-        return token_budget_loader(self, self.method.max_tokens_per_batch, num_tokens)
 
 
 # --- the run ---

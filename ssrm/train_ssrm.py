@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EvalPrediction, Trainer, set_seed
+from transformers import EvalPrediction, set_seed
 from trl import ModelConfig
 
 from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_of
@@ -38,17 +38,15 @@ from useful_code.pair_prompt import LABELS, Verdicts, ids_to_verdict, is_shown_f
 from useful_code.read_rows import load_checked
 from useful_code.reasons import RowRefused
 from useful_code.render import Template
-from useful_code.shared_prefix import default_kernel, num_packed_tokens, pack, pad
+from useful_code.shared_prefix import default_kernel, pack, pad
 from useful_code.training.arguments import DataArguments, RecipeArguments, parse_command_line
 from useful_code.training.checkpoints import choose_checkpoint
 from useful_code.training.data import load_train_and_held_out
-from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.pair_record import write_pair_record
 from useful_code.training.parallelism import check_parallelism, finish
+from useful_code.training.recipe_trainer import RecipeTrainer
 from useful_code.training.save_load import WholeCheckpoints, save_and_check
 from useful_code.training.score_before import ScoreBefore
-from useful_code.training.step_means import StepMeans
-from useful_code.training.token_loader import token_budget_loader
 from useful_code.training.trainable import load_template, load_trainable_judge
 from useful_code.user_errors import UserError, exit_cleanly
 
@@ -185,17 +183,12 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": pair_accuracy((both.probability - 0.5)[labels > 0.5], tie_credit=0.5), **both.summary()}
 
 
-class PairTrainer(Float32Inputs, Trainer):
+class PairTrainer(RecipeTrainer):
     """The loss of this method, its mean taken over all pairs of an optimizer step on all processes."""
 
     def __init__(self, method: Arguments, verdicts: Verdicts, **kwargs):
-        super().__init__(compute_metrics=held_out_metrics, **kwargs)
-        self.method = method
+        super().__init__(method, compute_metrics=held_out_metrics, **kwargs)
         self.token_ids = verdicts.token_ids
-        self.model_accepts_loss_kwargs = True  # asks the Trainer to count the pairs of the whole step (by `labels`)
-        self._loss_shifts_labels = False  # of a language model it would count all labels but the first
-        self.loss_is_scaled_for_ga = True
-        self.step_means = StepMeans()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets, pseudo, num_pairs = inputs["targets"], inputs["pseudo"], len(inputs["labels"])
@@ -209,23 +202,13 @@ class PairTrainer(Float32Inputs, Trainer):
             of_labels = logits[:, list(self.token_ids)]  # (S, K)
         losses = losses.view(num_pairs, -1).mean(-1)  # (B,) over the orders of a pair
         losses = torch.where(pseudo, self.method.pseudo_weight, 1.0) * losses
-        # The gradients of all processes are averaged later, so the sum is multiplied by their number here.
-        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = self.mean_over_step(losses, num_items_in_batch)
         if model.training:
             right = (of_labels.argmax(-1) == targets.argmax(-1)).float().view(num_pairs, -1).mean(-1)  # (B,)
             self.step_means.add(accuracy=right[~pseudo], accuracy_pseudo=right[pseudo], pseudo_share=pseudo.float())
         return (
             (loss, {"logits": of_labels.float().view(num_pairs, -1, len(self.token_ids))}) if return_outputs else loss
         )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.step_means.pop(self.accelerator) if "loss" in logs else logs, start_time)
-
-    def get_train_dataloader(self):
-        if self.method.max_tokens_per_batch is None:
-            return super().get_train_dataloader()
-        num_tokens = [num_packed_tokens(pair["ids"]) for pair in self.train_dataset]
-        return token_budget_loader(self, self.method.max_tokens_per_batch, num_tokens)
 
 
 # --- the run ---

@@ -18,8 +18,8 @@ from useful_code.processes import check_world_size
 from useful_code.reward_model import in_float32, load_reward_model, load_tokenizer, prepare_reward_model
 from useful_code.shared_prefix import pack, pad
 from useful_code.tiny import byte_tokenizer, save_tiny_model, tiny_config, tiny_reward_model
-from useful_code.training.float32_inputs import Float32Inputs
 from useful_code.training.parallelism import check_parallelism
+from useful_code.training.recipe_trainer import RecipeTrainer
 from useful_code.training.trainable import load_trainable_reward_model
 from useful_code.user_errors import UserError
 
@@ -237,11 +237,11 @@ RECIPES = [path for path in sorted(ROOT.glob("*/train_*.py")) if "Trainer):" in 
 def test_labels_and_lengths_stay_exact_under_deepspeed(recipe):
     """Transformers casts floating-point inputs to the type of DeepSpeed's weights: 257 tokens would be 256."""
     (bases,) = re.findall(r"^class \w+\((.*Trainer)\):", recipe.read_text(encoding="utf-8"), re.MULTILINE)
-    assert bases == "Float32Inputs, Trainer"
+    assert bases == "RecipeTrainer"
 
 
 def test_float_inputs_are_not_cast():
-    class Prepares(Float32Inputs, Trainer):
+    class Prepares(RecipeTrainer):
         def __init__(self):
             self.args = SimpleNamespace(device=torch.device("cpu"))
             self.is_deepspeed_enabled = True
