@@ -87,9 +87,9 @@ def add_length_argument(parser: argparse.ArgumentParser) -> None:
 def load_reward_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
     """The scalar reward model of `add_model_arguments`. Raises UserError where it has no reward head."""
     name = arguments.reward_name_or_path
-    template = _template(arguments)
+    template = read_template(load_tokenizer_of(arguments))
     dtype = weights_type(arguments.dtype, state.device)
-    if is_armorm(_config(arguments)):
+    if is_armorm(load_config(arguments)):
         model: Any = load_armorm(name, dtype=dtype)
         check_gating_tokens(model, template)
     else:
@@ -102,7 +102,7 @@ def load_reward_scorer(arguments: argparse.Namespace, state: PartialState) -> Sc
 def load_pair_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
     """The pairwise model of `add_model_arguments`, its labels those of its config, else A, B and `--tie_label`."""
     # A verdict stands behind the assistant header in any case: a template may always write one (the first Llama-3).
-    template = _template(arguments, may_open_turn=True)
+    template = read_template(load_tokenizer_of(arguments), may_open_turn=True)
     model = load_verdict_model(
         arguments.reward_name_or_path, arguments.trust_remote_code, dtype=weights_type(arguments.dtype, state.device)
     )
@@ -114,12 +114,13 @@ def load_pair_scorer(arguments: argparse.Namespace, state: PartialState) -> Scor
 
 def load_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
     """Either kind, as the architecture in the model's config says."""
-    config = _config(arguments)
+    config = load_config(arguments)
     is_scalar = is_armorm(config) or any("SequenceClassification" in name for name in config.architectures or ())
     return (load_reward_scorer if is_scalar else load_pair_scorer)(arguments, state)
 
 
-def _config(arguments: argparse.Namespace) -> Any:
+def load_config(arguments: argparse.Namespace) -> Any:
+    """The config of the model of `add_model_arguments`. Raises UserError where there is none."""
     name = arguments.reward_name_or_path
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
@@ -127,12 +128,11 @@ def _config(arguments: argparse.Namespace) -> Any:
         raise UserError(f"no model can be loaded from {name!r}: {why_not_loaded(name, error)}") from error
 
 
-def _template(arguments: argparse.Namespace, may_open_turn: bool = False) -> Template:
+def load_tokenizer_of(arguments: argparse.Namespace) -> Any:
+    """The tokenizer of the model of `add_model_arguments`, with the chat template that was asked for."""
     if arguments.max_tokens_per_batch < 1:
         raise UserError(f"--max_tokens_per_batch is {arguments.max_tokens_per_batch}; it must be at least 1")
-    name = arguments.reward_name_or_path
-    tokenizer = load_tokenizer(name, arguments.chat_template_path, arguments.trust_remote_code)
-    return read_template(tokenizer, may_open_turn)
+    return load_tokenizer(arguments.reward_name_or_path, arguments.chat_template_path, arguments.trust_remote_code)
 
 
 def _ready(model, template, arguments, state, verdicts: Verdicts | None = None) -> Scorer:

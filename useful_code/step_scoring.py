@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import AutoConfig
 
 from useful_code.metrics import sigmoid
 from useful_code.model_files import model_fingerprint
 from useful_code.render import Template, ensure_pad_token, read_template
 from useful_code.resumable_scoring import score_resumably
-from useful_code.reward_model import load_reward_model, load_tokenizer, weights_type, why_not_loaded
-from useful_code.scoring import Scorer, score_batch
+from useful_code.reward_model import load_reward_model, weights_type
+from useful_code.scoring import Scorer, load_config, load_tokenizer_of, score_batch
 from useful_code.shared_prefix import flat_places
 from useful_code.step_model import load_step_tagger
 from useful_code.step_prompt import StepForm, StepIds, TagForm, VerdictForm, read_outcome, tag_form, verdict_form
@@ -87,13 +86,7 @@ def add_solution_arguments(parser: argparse.ArgumentParser) -> None:
 def load_solution_scorer(arguments: argparse.Namespace, state: PartialState) -> StepScorer:
     """The model of `add_model_arguments`, of any kind. Raises UserError where it cannot be loaded or has no head."""
     name, trusted = arguments.reward_name_or_path, arguments.trust_remote_code
-    if arguments.max_tokens_per_batch < 1:
-        raise UserError(f"--max_tokens_per_batch is {arguments.max_tokens_per_batch}; it must be at least 1")
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trusted)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model can be loaded from {name!r}: {why_not_loaded(name, error)}") from error
-    tokenizer = load_tokenizer(name, arguments.chat_template_path, trusted)
+    tokenizer, config = load_tokenizer_of(arguments), load_config(arguments)
     architecture, dtype = " ".join(config.architectures or ()), weights_type(arguments.dtype, state.device)
     form: StepForm | None = None
     reward_of = arguments.reward_of or getattr(config, "reward_of", None) or "steps"
