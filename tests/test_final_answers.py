@@ -195,6 +195,12 @@ def test_equal_answers(one, other):
     assert answer_classes([one, other]) == [0, 0]
 
 
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_equal_answers_have_equal_values(one, other):
+    """Votes compare only answers whose values are close: what is equal must be."""
+    assert answer_classes([one, "-17.123", other]) == [0, 1, 0]
+
+
 @pytest.mark.parametrize(("one", "other"), UNEQUAL)
 def test_unequal_answers(one, other):
     assert not same_answer(one, other) and not same_answer(other, one)

@@ -10,6 +10,7 @@ the next question starts another. Works from any thread; a forked process starts
 import atexit
 import json
 import logging
+import math
 import os
 import selectors
 import subprocess
@@ -19,6 +20,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
+from zlib import crc32
 
 if __name__ != "__main__":  # the worker needs nothing of ours
     from useful_code.user_errors import UserError
@@ -39,11 +41,24 @@ def equal_expressions(first: str, second: str) -> bool:
     >>> equal_expressions("x^2 + 2x + 1", "(x + 1)^2"), equal_expressions("x", "9^{9^{9^{9}}}")
     (True, False)
     """
-    first, second = sorted((first, second))  # so that the answer cannot depend on the order
     try:
-        return _asked(first, second)
+        return _asked(*sorted((first, second))) == "true"  # sorted, so that the answer cannot depend on the order
     except _Unanswered:
         return False
+
+
+def value_of_expression(expression: str) -> float | None:
+    """A number that equal expressions share: the value with fixed numbers in place of letters, of a list the sum.
+
+    None where there is none (equations, infinity), or where it cannot be told in time.
+
+    >>> value_of_expression(r"\\frac{\\sqrt{9}}{2}"), value_of_expression("(1, 2]"), value_of_expression("x = y")
+    (1.5, 3.0, None)
+    """
+    try:
+        return json.loads(_asked(expression))
+    except _Unanswered:
+        return None
 
 
 class _Unanswered(Exception):
@@ -51,14 +66,15 @@ class _Unanswered(Exception):
 
 
 @lru_cache(maxsize=2**16)
-def _asked(first: str, second: str) -> bool:
+def _asked(*texts: str) -> str:
+    """What the worker says: of two expressions whether they are equal, of one its value; in JSON."""
     global _worker
     with _lock:
         try:
             if _worker is None or _worker.poll() is not None:
                 _worker = _start()
             assert _worker.stdin
-            _worker.stdin.write(json.dumps([first, second]) + "\n")
+            _worker.stdin.write(json.dumps(texts) + "\n")
             _worker.stdin.flush()
             answer = _line(_worker, SECONDS)
         except OSError:  # the process died of the question before
@@ -69,7 +85,7 @@ def _asked(first: str, second: str) -> bool:
         if not answer:
             _stop()
             raise _Unanswered
-        return answer == "true"
+        return answer
 
 
 def _start() -> subprocess.Popen:
@@ -123,9 +139,10 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _serve() -> None:
-    """The worker: a line with two expressions comes, a line with true or false goes."""
+    """The worker: a line with one or two expressions comes, a line with the answer of `_asked` goes."""
     import resource  # only Unix has it, as it has the rest of what we need
 
+    import sympy
     from math_verify import parse, verify
     from math_verify.parser import LatexExtractionConfig
 
@@ -148,11 +165,29 @@ def _serve() -> None:
         except Exception:  # whatever a parser and an algebra system may raise: then they are not known to be equal
             return False
 
+    def value(text: str) -> float | None:
+        try:
+            (found,) = (each for each in parsed(text) if not isinstance(each, str))
+            number = total(found)
+        except Exception:  # as above
+            return None
+        return number if math.isfinite(number) else None
+
+    def total(found: Any) -> float:
+        if isinstance(found, sympy.Expr):
+            # Between 1/2 and 3/2, where roots and logarithms are real.
+            letters = {letter: 0.5 + crc32(str(letter).encode()) / 2**32 for letter in found.free_symbols}
+            number = complex(found.subs(letters).evalf())
+            return number.real + math.pi * number.imag
+        ends = (found.start, found.end) if isinstance(found, sympy.Interval) else found  # else a set, tuple or matrix
+        return sum(map(total, ends))
+
     equal(r"\frac{1}{2}x", r"\frac{x}{2}")  # the first question is the slowest
     print("ready", flush=True)
     for line in sys.stdin:
         _limit_seconds(resource)
-        print(json.dumps(bool(equal(*json.loads(line)))), flush=True)
+        texts = json.loads(line)
+        print(json.dumps(bool(equal(*texts)) if len(texts) == 2 else value(*texts)), flush=True)
 
 
 def _limit_seconds(resource: Any) -> None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from useful_code.answer_values import BOXED, DIGITS, LEAST_PLACES, Normal, cleaned, normal, plain_number
-from useful_code.expression_worker import equal_expressions
+from useful_code.expression_worker import equal_expressions, value_of_expression
 
 # --- finding ---
 
@@ -165,14 +165,30 @@ def answer_classes(answers: Sequence[str | None]) -> list[int]:
     for answer in answers:
         if answer is not None and answer.strip():
             by_key.setdefault(normal(answer).key, answer)
+    value_of = {key: _value(normal(answer)) for key, answer in by_key.items()}  # of 1,024 answers most are told apart
     class_of: dict[str, int] = {}
     for number, (key, answer) in enumerate(by_key.items()):
-        equal = {class_of[other] for other in class_of if same_answer(answer, by_key[other])}
+        close = [other for other in class_of if _are_close(value_of[key], value_of[other])]
+        equal = {class_of[other] for other in close if same_answer(answer, by_key[other])}
         class_of[key] = min(equal, default=number)
         class_of = {other: class_of[key] if of_other in equal else of_other for other, of_other in class_of.items()}
     keys = [normal(answer).key if answer is not None and answer.strip() else None for answer in answers]
     numbers: dict[int, int] = {}
     return [-1 if key is None else numbers.setdefault(class_of[key], len(numbers)) for key in keys]
+
+
+def _value(side: Normal) -> float | None:
+    if side.number is None:
+        return value_of_expression(side.expression) if side.expression is not None else None
+    try:
+        return float(side.number)
+    except OverflowError:
+        return None
+
+
+def _are_close(one: float | None, other: float | None) -> bool:
+    """Whether two answers of these values may be equal. Wide beside the six places to which math-verify rounds."""
+    return one is None or other is None or abs(one - other) <= 1e-4 * max(1.0, abs(one), abs(other))
 
 
 def _in_brackets(side: Normal, ordered: set[str]) -> str:
