@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -39,12 +39,12 @@ from rollout_rows import (
     problem_check,
     read_checked,
     solution_of,
+    source_options,
     why_no_sample,
 )
 from rollout_store import Sampler
 
 from useful_code.atomic_write import write_atomically
-from useful_code.data_set_reader import is_saved_data_set
 from useful_code.final_answers import same_answer
 from useful_code.read_rows import RowCounts, checked_with_place, report_counts, write_refused
 from useful_code.reasons import RowRefused
@@ -130,11 +130,12 @@ def solutions_of_part(
 def read_input(arguments: argparse.Namespace, refused_path: Path) -> tuple[list[tuple[ReadRow, Any]], RowCounts]:
     """Problems or given solutions with their places."""
     seen: set[str] = set()
-    split_of = splits(filter(None, (arguments.input, arguments.solutions)), arguments.split)
+    sources = filter(None, (arguments.input, arguments.solutions))
+    options_of = source_options(sources, arguments.split, arguments.config_name)
     golds: dict[str, Problem] = {}
     if arguments.solutions and arguments.input:
-        counts, split = RowCounts(arguments.input), split_of[arguments.input]
-        with closing(checked_with_place(arguments.input, counts, problem_check(seen), split=split)) as rows:
+        counts, options = RowCounts(arguments.input), options_of[arguments.input]
+        with closing(checked_with_place(arguments.input, counts, problem_check(seen), **options)) as rows:
             golds = {checked["problem"].row["prompt"]: checked["problem"] for _, checked in rows}
 
     def check(row: Any) -> dict[str, Any]:
@@ -143,13 +144,7 @@ def read_input(arguments: argparse.Namespace, refused_path: Path) -> tuple[list[
         return {"problem": check_solution(row, golds, arguments.step_separator)}
 
     source, of_row = (arguments.solutions, check) if arguments.solutions else (arguments.input, problem_check(seen))
-    return read_checked(source, of_row, refused_path, split_of[source], arguments.limit)
-
-
-def splits(sources: Iterable[str], split: str | None) -> dict[str, str | None]:
-    """What --split is for every source: files have none, but where no source takes it, all of them may say so."""
-    files = {source: Path(source).exists() and not is_saved_data_set(Path(source)) for source in sources}
-    return {source: None if is_file and not all(files.values()) else split for source, is_file in files.items()}
+    return read_checked(source, of_row, refused_path, arguments.limit, options_of[source])
 
 
 def run(

@@ -18,6 +18,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, num_solutions: str) 
     """Rows, samples and the generator; `num_solutions` is "15 (Math-Shepherd)", the default and where it is from."""
     add = parser.add_argument
     add("--split", default=None, help="Split of a hub data set.")
+    add("--config_name", default=None, help="Configuration of a hub data set, for those that have several.")
     add("--output", required=True, help="JSON lines file to write.")
     add("--limit", type=int, default=None, help="Rows to use, at most.")
     number = int(num_solutions.split()[0])

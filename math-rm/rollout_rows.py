@@ -1,7 +1,7 @@
 """Rows of rollouts: problems and given solutions that are read and checked, sampled texts that become solutions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from rollout_generators import Question
 from rollout_store import Sampler
 
 from useful_code.answer_values import is_sentence
+from useful_code.data_set_reader import is_saved_data_set
 from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
 from useful_code.judging.interface import Reply
 from useful_code.rated_rows import shown
@@ -84,13 +85,34 @@ def problem_check(seen: set[str]) -> Callable[[Any], dict[str, Any]]:
     return check
 
 
+def source_options(
+    sources: Iterable[str], split: str | None, config_name: str | None
+) -> dict[str, dict[str, str | None]]:
+    """What --split and --config_name are for every source: files have neither. Where no source has splits, every one
+    is given the split, so that reading it says so. Raises UserError for a configuration that no source can have."""
+    on_hub = {source: not Path(source).exists() for source in sources}
+    has_splits = {source: hub or is_saved_data_set(Path(source)) for source, hub in on_hub.items()}
+    if config_name and not any(on_hub.values()):
+        raise UserError(f"--config_name belongs to data sets of the hub, and {', '.join(on_hub)} is none")
+    return {
+        source: {"split": split if has_splits[source] or not any(has_splits.values()) else None}
+        | ({"name": config_name} if config_name and hub else {})
+        for source, hub in on_hub.items()
+    }
+
+
 def read_checked(
-    source: str, check: Callable[[Any], dict[str, Any]], refused_path: Path, split: str | None, limit: int | None
+    source: str,
+    check: Callable[[Any], dict[str, Any]],
+    refused_path: Path,
+    limit: int | None,
+    options: Mapping[str, str | None],
 ) -> tuple[list[tuple[ReadRow, Any]], RowCounts]:
-    """Problems or solutions, `check`'s "problem" of every row, with their places. Raises UserError if none is good."""
+    """Problems or solutions, `check`'s "problem" of every row, with their places. `options` are of `source_options`.
+    Raises UserError if none is good."""
     counts = RowCounts(source)
     good: list[tuple[ReadRow, Any]] = []
-    with closing(checked_with_place(source, counts, check, refused_path, split)) as rows:
+    with closing(checked_with_place(source, counts, check, refused_path, **options)) as rows:
         for place, checked in rows:
             good.append((place, checked["problem"]))
             if len(good) == limit:

@@ -27,7 +27,7 @@ from pathlib import Path
 from rollout_generators import Question
 from rollout_options import add_sampling_arguments, check_sampling_arguments, open_sampler, open_store
 from rollout_report import cost, not_used, sampling_card
-from rollout_rows import Problem, asked, candidate_of, problem_check, read_checked, why_no_sample
+from rollout_rows import Problem, asked, candidate_of, problem_check, read_checked, source_options, why_no_sample
 from rollout_store import Sampler
 
 from useful_code.atomic_write import write_atomically
@@ -131,7 +131,8 @@ def main() -> None:
     card_path = output.with_name(f"{output.stem}_card.json")
     check = problem_check(set())
     with closing(open_store(output)) as store:
-        rows, counts = read_checked(arguments.input, check, refused_path, arguments.split, arguments.limit)
+        options = source_options([arguments.input], arguments.split, arguments.config_name)[arguments.input]
+        rows, counts = read_checked(arguments.input, check, refused_path, arguments.limit, options)
         with closing(open_sampler(arguments, store)) as sampler:
             card_path.unlink(missing_ok=True)  # it would tell of other rows
             print(report_counts(counts))

@@ -15,16 +15,28 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import datasets
 import make_rollouts
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_rollouts import label, solutions_of_part, solve, splits
+from make_rollouts import label, solutions_of_part, solve
 from rollout_generators import Generator, Question, endpoint_generator, local_generator
 from rollout_labels import Tally, most_prefixes, rollout_labels
 from rollout_report import Made
-from rollout_rows import Problem, Solution, answer_of, check_problem, check_solution, gold_of, solution_of
+from rollout_rows import (
+    Problem,
+    Solution,
+    answer_of,
+    check_problem,
+    check_solution,
+    gold_of,
+    problem_check,
+    read_checked,
+    solution_of,
+    source_options,
+)
 from rollout_store import CompletionStore, Sampler
 
 import useful_code
@@ -572,8 +584,27 @@ def test_a_separator_as_it_is_typed_in_a_shell(monkeypatch):
 
 def test_a_split_belongs_to_the_source_that_has_splits(tmp_path):
     path = str(write_problems(tmp_path))
-    assert splits([path, "owner/name"], "test") == {path: None, "owner/name": "test"}
-    assert splits([path], "test") == {path: "test"}  # read_rows.py says that a file has none
+    assert source_options([path, "owner/name"], "test", "main") == {
+        path: {"split": None},
+        "owner/name": {"split": "test", "name": "main"},
+    }
+    assert source_options([path], "test", None) == {path: {"split": "test"}}  # read_rows.py says that a file has none
+    with pytest.raises(
+        UserError, match=r"--config_name belongs to data sets of the hub, and \S+problems\.jsonl is none"
+    ):
+        source_options([path], None, "main")
+
+
+def test_problems_of_a_hub_set_with_configurations(tmp_path, monkeypatch):
+    def load_dataset(path, **options):
+        assert (path, options) == ("openai/gsm8k", {"name": "main"})
+        rows = {"question": ["2 + 2?", "9 * 2?"], "answer": ["2 + 2 = <<2+2=4>>4\n#### 4", "#### 18"]}
+        return datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    options = source_options(["openai/gsm8k"], "train", "main")["openai/gsm8k"]
+    problems, counts = read_checked("openai/gsm8k", problem_check(set()), tmp_path / "refused.jsonl", None, options)
+    assert [problem.gold for _, problem in problems] == ["4", "18"] and counts.kept == 2
 
 
 @pytest.mark.parametrize(

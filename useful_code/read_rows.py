@@ -48,9 +48,9 @@ class RowCounts:
     refused_path: str | None = None  # where the refused rows were written, if they were
 
 
-def read_rows(source: str | os.PathLike, split: str | None = None) -> Iterator[ReadRow]:
+def read_rows(source: str | os.PathLike, split: str | None = None, **load_options: Any) -> Iterator[ReadRow]:
     """Yield every row of `source` with its location, as a dict or as a `RowRefused`; see `read_unparsed`."""
-    return map(parsed, read_unparsed(source, split))
+    return map(parsed, read_unparsed(source, split, **load_options))
 
 
 def read_unparsed(
@@ -122,15 +122,16 @@ def checked_with_place(
     check: Callable[[Any], dict[str, Any]] = check_pair,
     refused_path: str | os.PathLike | None = None,
     split: str | None = None,
+    **load_options: Any,
 ) -> Generator[tuple[ReadRow, dict[str, Any]], None, None]:
     """Yield every row that passes, as it was read and as `check(row)`, in constant memory; `counts` is kept up to date.
 
     `check` returns the normalised row or raises `RowRefused`. With a `refused_path` that file is always
     written anew, one JSON object per refused row (file, line, reason, detail, raw: the first
     `RAW_CHARACTERS` characters); an empty file says that no row was refused. None writes nothing: for all
-    but the first process of a run.
+    but the first process of a run. `load_options` as in `read_unparsed`.
     """
-    rows = read_rows(source, split)
+    rows = read_rows(source, split, **load_options)
     if refused_path is not None and Path(refused_path).resolve() == Path(source).resolve():
         raise UserError(f"{source}: the refused rows would overwrite their source; choose another output folder")
     with open_refused(refused_path) as refused_file:
