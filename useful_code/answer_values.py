@@ -17,6 +17,7 @@ from useful_code.split_steps import ANY_MARK
 
 BOXED = re.compile(r"\\f?boxed\s*\{")
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+BASED = re.compile(r"([0-9A-Fa-f]+)\s*_\s*\{?\s*([0-9]{1,2})\s*\}?")
 _MARK = re.compile(rf"\s*{ANY_MARK.pattern}\s*$")  # Math-Shepherd's end of a step
 
 
@@ -29,6 +30,12 @@ class Normal(NamedTuple):
     expression: str | None  # for math-verify; None where it would misread it or never end
     is_equation: bool = False  # with a letter on its left side
     brackets: str = ""  # of a whole list: "{}", "()", "[)" and so on; "," without any
+    name: str = ""  # x of "x = 5", where it is one letter
+
+    @property
+    def has_base(self) -> bool:
+        """A number with its base: 4210_5."""
+        return BASED.fullmatch(self.key) is not None
 
 
 def cleaned(answer: str) -> str:
@@ -53,10 +60,10 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-", strict=True)
 
 
 def _plain_signs(text: str) -> str:
-    """One way of writing for signs that have several.
+    r"""One way of writing for signs that have several.
 
-    >>> _plain_signs("3½ − x²")
-    '3 1/2 - x^{2}'
+    >>> _plain_signs("3½ − x²"), _plain_signs("2√3"), _plain_signs(r"10,\!080")
+    ('3 1/2 - x^{2}', '2\\sqrt{3}', '10,080')
     """
     if not text.isascii():
         text = re.sub(
@@ -64,9 +71,13 @@ def _plain_signs(text: str) -> str:
         )
         text = re.sub(r"(?<=[0-9])(?=[¼-¾⅐-⅞])", " ", text)
         text = unicodedata.normalize("NFKC", text).replace("⁄", "/").replace("−", "-")
-        text = text.replace("×", r"\times ").replace("·", r"\cdot ").replace("π", r"\pi ")
+        text = text.replace("×", r"\times ").replace("·", r"\cdot ").replace("π", r"\pi ").replace("∞", r"\infty ")
+        text = re.sub(r"√\s*(?:([0-9]+|[A-Za-z])|\(([^()]*)\))", lambda root: rf"\sqrt{{{root[1] or root[2]}}}", text)
+        text = text.replace("≈", r"\approx ")
     text = text.replace(r"\%", "%").replace(r"\$", "$").replace("{,}", ",")
-    return re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = re.sub(r"([0-9]),?\s*\\!\s*(?=[0-9]{3}(?![0-9]))", r"\1,", text)  # as MATH writes 10,080
+    text = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    return re.sub(r"\\frac\s*(\\pi|[0-9])\s*(\\pi(?![A-Za-z])|[0-9])", r"\\frac{\1}{\2}", text)
 
 
 # --- units ---
@@ -184,6 +195,10 @@ _ASSIGNED = re.compile(
     r"^\s*(?:m?\\angle\s*)?\\?[A-Za-z]\w{0,12}(?:_\{\s*\w+\s*\})?'*\s*"
     r"(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*)?=\s*([^=<>]+)$"
 )
+_TUPLE_NAMED = re.compile(r"^\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)\s*=\s*(?=\\?[(\[{])")
+_OR = re.compile(r"\s+(?:or|and)\s+")
+_BETWEEN = re.compile(rf"{_OR.pattern}|\s*,(?![0-9]{{3}}(?![0-9]))\s*")
+_NAMED_PART = re.compile(r"(?:([A-Za-z])\s*=\s*)?([^=<>]+)")
 _FUNCTIONS = {"sqrt", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "infinity"}
 _WORD = re.compile(r"[A-Za-z]{4,}|\b(?:yes|no|odd|all|none)\b", re.IGNORECASE)
 _COSTLY = re.compile(
@@ -213,16 +228,18 @@ def normal(answer: str) -> Normal:
     if boxed and text.endswith("}"):
         text = text[boxed.end() : -1]
     text = _DEGREES.sub(" ", _plain_signs(text))
-    text = _SPACES.sub(" ", re.sub(r"([0-9])\\[!,](?=[0-9]{3})", r"\1,", text))
+    text = _SPACES.sub(" ", re.sub(r"([0-9])\\,(?=[0-9]{3})", r"\1,", text))
     text = _without_text_unit(re.sub(r"[$€£%]", " ", text).strip())
-    text = _TEXT_COMMAND.sub(r" \1 ", text).strip()
-    assigned = _ASSIGNED.match(text)
-    if assigned:
-        text = assigned[1].strip()
+    text = _TEXT_COMMAND.sub(r" \1 ", text).strip().removeprefix(r"\approx").strip()
+    named = re.match(r"([A-Za-z])\s*=", text)
+    text = _without_names(text)
+    based = BASED.fullmatch(text)
+    if based:
+        text = f"{based[1].upper()}_{based[2]}"
     number, places = number_of(text)
     if number is not None:
         key = f"= {number} {places if places and places >= LEAST_PLACES else ''}"
-        return Normal(key, number, places, _without_unit(text))
+        return Normal(key, number, places, _without_unit(text), name=named[1] if named else "")
     unit = _LONG_UNIT.fullmatch(text)
     if unit and re.search("[0-9]", unit[1]) and _is_unit(unit[2]) and not _WORD.search(_no_commands(unit[1])):
         text = unit[1]
@@ -234,7 +251,24 @@ def normal(answer: str) -> Normal:
     costly = len(text) > _MOST_CHARACTERS or _COSTLY.search(text) or not text.isprintable()
     is_equation = re.search(r"[A-Za-z]", words.partition("=")[0]) is not None and "=" in words
     key = "".join(text.split()) or answer.strip()
-    return Normal(key, None, None, None if costly else text, is_equation, _brackets(text))
+    name = named[1] if named and not is_equation else ""
+    return Normal(key, None, None, None if costly else text, is_equation, _brackets(text), name)
+
+
+def _without_names(text: str) -> str:
+    """The values of "x = 5", of "x = 1 or x = 2", of "(x, y) = (1, 2)"; a list without names with commas.
+
+    >>> _without_names("x=1 or x = 2"), _without_names("(x, y) = (1, 2)"), _without_names("x = 1, y = 2")
+    ('1, 2', '(1, 2)', 'x = 1, y = 2')
+    """
+    text = _TUPLE_NAMED.sub("", text)
+    parts = [_NAMED_PART.fullmatch(part) for part in _BETWEEN.split(text)]
+    names = {part[1] for part in parts if part and part[1]}
+    if None not in parts and len(parts) > 1 and (len(names) == 1 or not names and _OR.search(text)):
+        values = ", ".join(part[2].strip() for part in parts if part)
+        return text if _WORD.search(_no_commands(values)) else values
+    assigned = _ASSIGNED.match(text)
+    return assigned[1].strip() if assigned else text
 
 
 def _no_commands(text: str) -> str:

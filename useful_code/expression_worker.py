@@ -48,12 +48,12 @@ def equal_expressions(first: str, second: str) -> bool:
 
 
 def value_of_expression(expression: str) -> float | None:
-    """A number that equal expressions share: the value with fixed numbers in place of letters, of a list the sum.
+    """A number that equal expressions share: the value with fixed numbers in place of letters, of a list a mean.
 
     None where there is none (equations, infinity), or where it cannot be told in time.
 
     >>> value_of_expression(r"\\frac{\\sqrt{9}}{2}"), value_of_expression("(1, 2]"), value_of_expression("x = y")
-    (1.5, 3.0, None)
+    (1.5, 1.7, None)
     """
     try:
         return json.loads(_asked(expression))
@@ -156,7 +156,12 @@ def _serve() -> None:
 
     @lru_cache(maxsize=4096)
     def parsed(text: str) -> Any:
-        return parse(f"\\boxed{{{text}}}", configuration, parsing_timeout=None)
+        found = parse(f"\\boxed{{{text}}}", configuration, parsing_timeout=None)
+        return [imaginary(each) if isinstance(each, sympy.Basic) else each for each in found]
+
+    def imaginary(found: sympy.Basic) -> sympy.Basic:
+        """math-verify reads i as one of several letters, by what stands beside it."""
+        return found.xreplace({letter: sympy.I for letter in found.free_symbols if str(letter) == "i"})
 
     def equal(first: str, second: str) -> bool:
         try:
@@ -180,7 +185,8 @@ def _serve() -> None:
             number = complex(found.subs(letters).evalf())
             return number.real + math.pi * number.imag
         ends = (found.start, found.end) if isinstance(found, sympy.Interval) else found  # else a set, tuple or matrix
-        return sum(map(total, ends))
+        totals = [total(each) for each in ends]  # their number says nothing: as a set, 5 and 5 are one
+        return 0.7 * max(totals) + 0.3 * min(totals)
 
     equal(r"\frac{1}{2}x", r"\frac{x}{2}")  # the first question is the slowest
     print("ready", flush=True)

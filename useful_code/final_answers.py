@@ -6,15 +6,25 @@ r"""Answers of maths solutions: where they stand in a text, and whether two of t
     answer_classes(["7", "7.0", None, "8"])                    # [0, 0, -1, 1]: for votes
 
 Numbers and words are compared here; only what else there is goes to math-verify (see expression_worker.py). Rules where
-graders differ: units, currencies, degrees and percent signs are left out (50% is 50, not 0.5); "x = 5" is 5, but
-"2x = 6" is not 6; the order counts in (1, 2), not in a set or a bare list; a decimal
-of six places or more stands for everything that rounds to it; words are compared without case and white space.
+graders differ: units, currencies, degrees and percent signs are left out (50% is 50, not 0.5); "x = 5" is 5, but not
+"y = 5", and "2x = 6" is not 6; the order counts in (1, 2), not in a set or a bare list; 12_5 is 12, but not 12_6; a
+decimal of six places or more stands for everything that rounds to it; words are compared without case and white space.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 
-from useful_code.answer_values import BOXED, DIGITS, LEAST_PLACES, Normal, cleaned, normal, plain_number
+from useful_code.answer_values import (
+    BOXED,
+    DIGITS,
+    LEAST_PLACES,
+    Normal,
+    cleaned,
+    is_sentence,
+    normal,
+    number_of,
+    plain_number,
+)
 from useful_code.expression_worker import equal_expressions, value_of_expression
 
 # --- finding ---
@@ -23,6 +33,7 @@ _STATED = re.compile(r"\bthe (?:final |correct )?answer is\b[ \t]*:?", re.IGNORE
 _ADVERB = re.compile(
     r"(?:[\s,]*\b(?:therefore|thus|hence|then|so|simply|just|clearly|indeed)\b[\s,:]*)+", re.IGNORECASE
 )
+_REASON = re.compile(r",?\s+(?:because|since|which)\b")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*\*(?:\s|$)|$)|\n")
 _BOLD = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*(?![\w(])")
 _DECIMAL = rf"(?:{DIGITS}(?:\.[0-9]+)?|\.[0-9]+)"
@@ -58,6 +69,8 @@ def stated_answer(text: str) -> str | None:
 
     >>> stated_answer("The answer is x = 2."), stated_answer("3 + 4 is 7."), stated_answer(r"so \boxed 7.")
     ('x = 2', None, '7')
+    >>> stated_answer("So the answer is that she makes 18 dollars, since 9 * 2 = 18.")
+    '18 dollars'
     """
     for candidate in (*_boxed(text), *_marked(text), *_stated(text)):
         if answer := cleaned(candidate):
@@ -91,7 +104,10 @@ def _stated(text: str) -> Iterator[str]:
         behind = behind[adverb.end() if adverb else 0 :].lstrip()
         end_of_sentence = _SENTENCE_END.search(behind)
         sentence = behind[: end_of_sentence.start()] if end_of_sentence else behind
-        yield _BOLD.sub(r"\1", sentence)
+        sentence = _REASON.split(_BOLD.sub(r"\1", sentence), maxsplit=1)[0]
+        first = _LAST_NUMBER.search(sentence) if is_sentence(sentence) and sentence[:1].isalpha() else None
+        # "that she makes 18 dollars" is 18 dollars; "Tuesday, 3 tenths of it" is not 3
+        yield sentence[first.start() :] if first and number_of(sentence[first.start() :].strip())[0] else sentence
 
 
 def gold_answer(gold: str) -> str | None:
@@ -139,8 +155,12 @@ def same_answer(answer: str | None, gold: str | None) -> bool:
     if answer is None or gold is None or not answer.strip() or not gold.strip():
         return False
     one, other = normal(answer), normal(gold)
+    if one.name and other.name and one.name != other.name:
+        return False  # the lines x = 3 and y = 3
     if one.key == other.key:
         return True
+    if one.has_base and other.has_base:
+        return False  # math-verify does not look at the base
     if one.number is not None and other.number is not None:
         return _same_number(one, other)
     if one.expression is None or other.expression is None or one.is_equation != other.is_equation:
