@@ -23,6 +23,7 @@ from useful_code.step_rows import check_steps
 from useful_code.user_errors import UserError
 
 PROMPT_COLUMNS = ("prompt", "question", "problem")
+GIVEN = ("completions", "labels", "outcome", "finished")  # columns of a given solution that are found anew
 GOLD_COLUMNS = ("answer", "solution")
 
 
@@ -159,21 +160,24 @@ def _finite(value: Any) -> Any:
 
 def check_solution(row: Any, golds: Mapping[str, Problem], separator: str) -> Solution:
     """A given solution, whose steps are joined by `separator`; its gold answer stands in the row, or in `golds` by
-    its prompt. Labels that are there are kept as `given_labels` and `given_outcome`. Raises RowRefused."""
+    its prompt. Labels that are there are kept as `given_labels` and `given_outcome`. `finished` false says that the
+    text was cut off, as in our own rows. Raises RowRefused."""
     steps = row.get("completions")
     row = checked(row, [None] * len(steps) if isinstance(steps, list) else [], False, row)
     problem = golds.get(row["prompt"])
     gold = gold_of(row) if problem is None else problem.gold
     given = {f"given_{name}": row[name] for name in ("labels", "outcome") if row.get(name) is not None}
-    kept = {name: _finite(value) for name, value in row.items() if name not in ("completions", "labels", "outcome")}
+    kept = {name: _finite(value) for name, value in row.items() if name not in GIVEN}
     text, ends = "", []
     for step in row["completions"]:
         text += step + separator
         ends.append(len(text))
     text = text[: len(text) - len(separator)]
     ends[-1] = len(text)
-    is_right = same_answer(answer_of("", Reply(text)), gold)
-    return Solution(Problem(kept | given, gold), text, row["completions"], ends, is_right)
+    finished = row.get("finished") is not False
+    answer = answer_of("", Reply(text, finished))
+    is_right, is_whole = same_answer(answer, gold), finished or answer is not None
+    return Solution(Problem(kept | given, gold), text, row["completions"], ends, is_right, is_whole)
 
 
 def candidate_of(problem: Problem, reply: Reply) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class CompletionStore:
                 record = json.loads(line)
                 question = bytes.fromhex(record["question"])
                 if "sample" in record:
+                    _reply(record)
                     self._note(question, int(record["sample"]), place)
                 else:
                     self._places.setdefault(question, array("q"))
@@ -81,8 +82,7 @@ class CompletionStore:
     def read(self, key: str, sample: int) -> Reply:
         """A stored reply."""
         self._file.seek(self._places[bytes.fromhex(key)][sample])
-        record = json.loads(self._file.readline())
-        return Reply(record["text"], record["finished"])
+        return _reply(json.loads(self._file.readline()))
 
     def keep(self, key: str, described: dict[str, Any], sample: int, reply: Reply) -> None:
         """Store a reply; it is safe from a kill of this process when this returns."""
@@ -106,6 +106,14 @@ class CompletionStore:
             self._file.close()
         except OSError:  # a full disk, again: `keep` has said so
             pass
+
+
+def _reply(record: dict[str, Any]) -> Reply:
+    """The reply of a stored line. Raises KeyError or TypeError where it holds none."""
+    text, finished = record["text"], record["finished"]
+    if not (isinstance(text, str) and isinstance(finished, bool)):
+        raise TypeError(f"text {text!r}, finished {finished!r}")
+    return Reply(text, finished)
 
 
 @dataclass

@@ -293,14 +293,15 @@ def test_the_store_forgets_a_half_written_line_and_nothing_else(tmp_path):
     assert path.read_bytes() == whole
 
 
-def test_a_broken_line_in_the_middle_is_counted(tmp_path):
+@pytest.mark.parametrize("broken", [b"{...", json.dumps({"question": "00" * 16, "sample": 1, "text": 5}).encode()])
+def test_a_broken_line_in_the_middle_is_counted(tmp_path, broken):
     path = tmp_path / "c.jsonl"
     store = CompletionStore(path)
     for sample in range(3):
         store.keep("00" * 16, {}, sample, Reply("text"))
     store.close()
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:2], b"{...\n", lines[3]]))
+    path.write_bytes(b"".join([*lines[:2], broken + b"\n", lines[3]]))
     store = CompletionStore(path)
     assert [store.has("00" * 16, sample) for sample in range(3)] == [True, False, True] and store.num_broken == 1
     store.close()
@@ -580,6 +581,15 @@ def test_a_separator_as_it_is_typed_in_a_shell(monkeypatch):
     words = ["x", "--solutions", "s.jsonl", "--output", "o.jsonl", "--generator_name_or_path", "g"]
     monkeypatch.setattr(sys, "argv", [*words, "--step_separator", r" \n\t"])
     assert make_rollouts.parse_arguments().step_separator == " \n\t"
+
+
+def test_a_given_solution_that_was_cut_off_stays_so():
+    """Rows of ours say so; the number at the cut is no answer, and the half-written step has no label."""
+    row = {"prompt": "3 + 4 = ?", "answer": "7", "completions": ["3 + 4 is", "now 7"], "labels": [True, None]}
+    solution = check_solution(row | {"finished": False}, {}, "\n")
+    assert not solution.is_right and not solution.is_whole
+    whole = check_solution(row, {}, "\n")
+    assert whole.is_right and whole.is_whole and "finished" not in whole.problem.row
 
 
 def test_a_split_belongs_to_the_source_that_has_splits(tmp_path):

@@ -173,7 +173,7 @@ def test_problems_without_solutions_keep_their_place(models, tmp_path):
 
 @torch.inference_mode()
 def test_a_scalar_outcome_model_gives_the_sigmoid_of_its_logit(models):
-    """One score for the chat of problem and solution, whatever --reward_of says."""
+    """One score for the chat of problem and solution."""
     scorer = scorer_of(models / "scalar")
     assert scorer.reward_of == "outcome" and scorer.form is None
     plain, tokenizer = (
@@ -199,6 +199,12 @@ def test_an_outcome_model_with_verdicts_judges_the_whole_solution(models):
     of_steps = scorer_of(models / "outcome", "--reward_of", "steps")
     assert len(of_steps.read(prompt, solutions[0]).places) == 3
     assert scorer_of(models / "verdicts-llama3", "--reward_of", "outcome").reward_of == "outcome"
+
+
+@pytest.mark.parametrize(("directory", "judges"), [("scalar", "steps"), ("tags-chatml", "outcome")])
+def test_what_a_head_cannot_judge_is_one_line(models, directory, judges):
+    with pytest.raises(UserError, match=rf"--reward_of {judges}: .* which judges"):
+        scorer_of(models / directory, "--reward_of", judges)
 
 
 def test_public_directories_without_our_settings_are_process_models(models, tmp_path):

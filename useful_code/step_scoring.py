@@ -90,6 +90,9 @@ def load_solution_scorer(arguments: argparse.Namespace, state: PartialState) -> 
     architecture, dtype = " ".join(config.architectures or ()), weights_type(arguments.dtype, state.device)
     form: StepForm | None = None
     reward_of = arguments.reward_of or getattr(config, "reward_of", None) or "steps"
+    for kind, judges in (("TokenClassification", "steps"), ("SequenceClassification", "outcome")):
+        if kind in architecture and (arguments.reward_of or judges) != judges:
+            raise UserError(f"--reward_of {arguments.reward_of}: {name!r} is a model for {kind}, which judges {judges}")
     if "TokenClassification" in architecture:
         separator = arguments.step_separator or getattr(config, "step_separator", None) or "\n"
         form = tag_form(tokenizer, separator)
