@@ -118,6 +118,10 @@ LAUNCHERS = {
         *(*LAUNCH, "--use_deepspeed", "--deepspeed_config_file", str(ROOT / "configs" / "zero3.json")),
         *TWO,
     ],
+    "FSDP2": [
+        *(*LAUNCH, "--config_file", str(ROOT / "configs" / "fsdp2.yaml"), *TWO),
+        str(ROOT / "tests" / "run_fsdp_on_cpu.py"),
+    ],
 }
 
 

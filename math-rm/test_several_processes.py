@@ -1,4 +1,4 @@
-"""Two processes equal one: DDP and ZeRO-3 on a CPU, through `accelerate launch`. Minutes."""
+"""Two processes equal one: DDP, ZeRO-3 and FSDP2 on a CPU, through `accelerate launch`. Minutes."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def single(world):
     ("name", "kind"),
     [
         *((name, "DDP") for name in RUNS),
-        *((name, "ZeRO-3") for name in ("verdicts", "tags", "scalar")),
+        *((name, kind) for name in ("verdicts", "tags", "scalar") for kind in ("ZeRO-3", "FSDP2")),
     ],
 )
 def test_two_real_processes_equal_one(world, single, name, kind):
