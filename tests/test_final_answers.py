@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from useful_code import expression_worker
+from useful_code.answer_values import normal
 from useful_code.expression_worker import equal_expressions
 from useful_code.final_answers import (
     answer_classes,
@@ -239,6 +240,10 @@ def test_equal_answers_have_equal_values(one, other):
 @pytest.mark.parametrize(("one", "other"), UNEQUAL)
 def test_unequal_answers(one, other):
     assert not same_answer(one, other) and not same_answer(other, one)
+
+
+def test_a_letter_with_an_index_is_no_number_with_a_base():
+    assert [normal(text).has_base for text in ("a_1", "4210_5", "1a_{16}")] == [False, True, True]
 
 
 def test_none_equals_nothing():

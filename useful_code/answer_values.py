@@ -17,7 +17,7 @@ from useful_code.split_steps import ANY_MARK
 
 BOXED = re.compile(r"\\f?boxed\s*\{")
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-BASED = re.compile(r"([0-9A-Fa-f]+)\s*_\s*\{?\s*([0-9]{1,2})\s*\}?")
+BASED = re.compile(r"((?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+)\s*_\s*\{?\s*([0-9]{1,2})\s*\}?")
 _MARK = re.compile(rf"\s*{ANY_MARK.pattern}\s*$")  # Math-Shepherd's end of a step
 
 
