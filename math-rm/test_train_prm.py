@@ -150,6 +150,28 @@ def test_every_form_ends_in_a_directory_that_plain_transformers_reads(world, mon
         assert {name.split(".")[2] for name in still if "layers" in name} == {"0"} and "lm_head.weight" not in still
 
 
+@pytest.mark.parametrize("form", ["tags", "verdicts"])
+def test_qlora_is_merged_into_what_the_quantized_weights_stand_for(tmp_path, world, monkeypatch, form):
+    """On a CPU, by bitsandbytes. The head of tags is no quantized layer, and it is trained and saved with the rest."""
+    sizes = {"hidden_size": 128, "intermediate_size": 128}  # blocks are of 64
+    save_tiny_judge(tmp_path / "model", initializer_range=0.1, **sizes)
+    flags = ("--form", form, "--use_peft", "true", "--load_in_4bit", "true", "--lora_target_modules", "q_proj")
+    model = ("--model_name_or_path", str(tmp_path / "model"), "--score_before", "true")
+    record = run_here(main, monkeypatch, world, f"qlora_{form}", *flags, *model)
+    directory = world / f"qlora_{form}"
+    assert record["held_out"]["loss"] < record["held_out_before"]["loss"]
+    assert "quantization_config" not in config_of(directory) and config_of(directory)["reward_of"] == "steps"
+    assert (directory / "adapter" / "quantization.json").exists(), "to merge it again by hand"
+    original, merged = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", directory))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert merged[name].dtype == torch.float32 and len(merged[name][0, :64].unique()) <= 16
+    assert (merged[name] - original[name]).abs().max() < 0.2 * original[name].abs().max()
+    if form == "tags":
+        assert merged["score.weight"].shape == (2, 128)
+        adapter = load_file(directory / "adapter" / "adapter_model.safetensors")
+        assert any("score" in key for key in adapter), "the head is trained beside the adapter"
+
+
 @pytest.mark.parametrize("form", ["verdicts", "tags"])
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(world, monkeypatch, form):
     """Two steps, killed, two more: the losses and every weight, to the last bit."""

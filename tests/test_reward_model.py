@@ -173,6 +173,28 @@ def test_weights_to_train_are_float32_and_a_model_must_be_named(folder):
         load_trainable_reward_model(ModelConfig(), 0)
 
 
+def test_weights_of_four_bits_have_the_same_gradients_after_an_evaluation(tmp_path):
+    """On some CPUs bitsandbytes packs them when they are evaluated, and no gradient passes them from then on."""
+    save_tiny_model(tmp_path, "llama", hidden_size=128, intermediate_size=128)  # blocks are of 64
+    settings = ModelConfig(
+        model_name_or_path=str(tmp_path), use_peft=True, load_in_4bit=True, lora_target_modules=["q_proj"]
+    )
+    model = load_trainable_reward_model(settings, 0)
+    batch = pad([[[1, 2, 4, 5], [6, 7, 8]]], PAD)
+
+    def gradients() -> list[torch.Tensor]:
+        model.train().zero_grad()
+        torch.manual_seed(0)  # of LoRA's dropout
+        model(**batch).logits.square().sum().backward()
+        return [weight.grad for name, weight in model.named_parameters() if "lora_B" in name]
+
+    before = [gradient.clone() for gradient in gradients()]
+    with torch.no_grad():
+        model.eval()(**batch)
+    torch.testing.assert_close(gradients(), before)
+    assert all(gradient.abs().max() > 0 for gradient in before)
+
+
 # --- processes ---
 
 

@@ -86,6 +86,7 @@ def load_to_train(
     if model_arguments.use_peft:
         model_arguments.lora_task_type = task_type
         if quantization:
+            _keep_gradients(model)
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer's choice
         settings: Any = get_peft_config(model_arguments)
         if isinstance(settings.target_modules, str) and settings.target_modules != "all-linear":
@@ -104,6 +105,14 @@ def model_path(model_arguments: ModelConfig) -> str:
     if not model_arguments.model_name_or_path:
         raise UserError("give the model to start from with --model_name_or_path or in the --config file")
     return model_arguments.model_name_or_path
+
+
+def _keep_gradients(model: Any) -> None:
+    """On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights when they are first evaluated, and no gradient
+    passes them from then on: a training that was evaluated goes on with gradients of 0. Here nothing is packed."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _freeze_all_but(model: Any, num_layers: int, head: torch.nn.Module | None) -> None:
