@@ -68,4 +68,6 @@ def peak_of_command(command: list[str]) -> tuple[float, float]:
 def write_record(path: str, commit: str, results: list[dict]) -> None:
     """Results with the commit and the machine that made them, as JSON. Take `commit` before measuring."""
     record = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "results": results}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"record: {path}", file=sys.stderr)

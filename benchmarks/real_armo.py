@@ -183,25 +183,24 @@ def main() -> None:
         scores[kind] = {key: bench_record[key] for key in ("score", "sections", "prior", "scoring_version", "rows")}
     print_table(table)
     print_leads(leads)
-    if arguments.output:
-        fitted = json.loads((ROOT / objectives / "objectives.json").read_text(encoding="utf-8"))["objectives"]
-        trained = json.loads((ROOT / gate / "armorm.json").read_text(encoding="utf-8"))
-        results = {
-            "seed": arguments.seed,
-            "gate_flags": gate_flags,
-            "rated_rows": len(rated),
-            "training_pairs": len(train),
-            "objectives": [
-                {key: one[key] for key in ("name", "train_rows", "held_out_rows", "alpha", "pearson", "low", "high")}
-                for one in fitted
-            ],
-            "gate": {key: trained[key] for key in ("penalties", "held_out")},
-            "judged": table,
-            "leads": leads,
-            "rewardbench_like_sample": scores,
-            "minutes": (time.time() - started_at) / 60,
-        }
-        write_record(arguments.output, commit, [results])
+    fitted = json.loads((ROOT / objectives / "objectives.json").read_text(encoding="utf-8"))["objectives"]
+    trained = json.loads((ROOT / gate / "armorm.json").read_text(encoding="utf-8"))
+    results = {
+        "seed": arguments.seed,
+        "gate_flags": gate_flags,
+        "rated_rows": len(rated),
+        "training_pairs": len(train),
+        "objectives": [
+            {key: one[key] for key in ("name", "train_rows", "held_out_rows", "alpha", "pearson", "low", "high")}
+            for one in fitted
+        ],
+        "gate": {key: trained[key] for key in ("penalties", "held_out")},
+        "judged": table,
+        "leads": leads,
+        "rewardbench_like_sample": scores,
+        "minutes": (time.time() - started_at) / 60,
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

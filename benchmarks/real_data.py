@@ -142,19 +142,18 @@ def main() -> None:
         *("useful_code/eval_reward_bench_bt.py", "--reward_name_or_path", output),
         *("--record_dir", f"{record}.txt", "--data_set_name", str(data_dir / REWARDBENCH_LIKE)),
     )
-    if arguments.output:
-        evaluation = json.loads((ROOT / f"{record}.json").read_text(encoding="utf-8"))
-        training = json.loads((ROOT / output / "run.json").read_text(encoding="utf-8"))
-        results = {
-            "seed": arguments.seed,
-            "recipe_flags": recipe_flags,
-            "training_pairs": len(train),
-            "held_out": table,
-            "lead_over_bag_of_words": lead,
-            "rewardbench_like": {key: evaluation[key] for key in ("score", "sections", "prior", "scoring_version")},
-            "minutes": {"training": training["minutes"], "all": (time.time() - started_at) / 60},
-        }
-        write_record(arguments.output, commit, [results])
+    evaluation = json.loads((ROOT / f"{record}.json").read_text(encoding="utf-8"))
+    training = json.loads((ROOT / output / "run.json").read_text(encoding="utf-8"))
+    results = {
+        "seed": arguments.seed,
+        "recipe_flags": recipe_flags,
+        "training_pairs": len(train),
+        "held_out": table,
+        "lead_over_bag_of_words": lead,
+        "rewardbench_like": {key: evaluation[key] for key in ("score", "sections", "prior", "scoring_version")},
+        "minutes": {"training": training["minutes"], "all": (time.time() - started_at) / 60},
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

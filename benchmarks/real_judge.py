@@ -14,7 +14,7 @@ import time
 
 from load_recipe import ROOT
 from machine import write_record
-from real_rows import REWARDBENCH_LIKE, data_dir_of, run, write_lines
+from real_rows import REWARDBENCH_LIKE, data_dir_of, new_record, run, write_lines
 
 from useful_code.rewardbench_rows import load_rows
 from useful_code.run_info import git_commit
@@ -37,7 +37,7 @@ def main() -> None:
     add("--max_new_tokens", type=int, default=128, help="Limit of a written verdict.")
     add("--max_characters", type=int, default=6_000, help="Of a prompt and both answers; longer rows are not drawn.")
     add("--seed", type=int, default=0, help="Of the rows.")
-    add("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
+    add("--output", default=new_record(), help="JSON file to write: scores only, nothing of the data.")
     arguments = parser.parse_args()
     path = data_dir_of("rewardbench_like") / REWARDBENCH_LIKE
     started_at, commit = time.time(), git_commit()
@@ -70,15 +70,14 @@ def main() -> None:
     for way, numbers in found.items():
         shares = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items() if isinstance(value, float))
         print(f"{way} ({numbers['rows']} rows): {shares}")
-    if arguments.output:
-        results = {
-            "judge": arguments.judge,
-            "seed": arguments.seed,
-            "rows_too_long": len(rows) - len(short),
-            "ways": found,
-            "minutes": (time.time() - started_at) / 60,
-        }
-        write_record(arguments.output, commit, [results])
+    results = {
+        "judge": arguments.judge,
+        "seed": arguments.seed,
+        "rows_too_long": len(rows) - len(short),
+        "ways": found,
+        "minutes": (time.time() - started_at) / 60,
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

@@ -59,15 +59,15 @@ def main() -> None:
     data_dir = data_dir_of("gsm8k_solutions", "prmbench", "big_bench_mistake", "mr_gsm8k")
     started_at, commit = time.time(), git_commit()
     template = read_template(load_tokenizer(str(ROOT / arguments.model)))
-    result: dict[str, Any] = {"seed": arguments.seed, "epochs": arguments.epochs, "recipe_flags": recipe_flags}
+    asked = {key: getattr(arguments, key) for key in ("seed", "epochs", "max_tokens")}
+    result: dict[str, Any] = asked | {"recipe_flags": recipe_flags}
     for name, part in (("outcome", outcome_part), ("process", process_part)):
         if arguments.only in (None, name):
             (ROOT / folder_of(arguments)).mkdir(parents=True, exist_ok=True)
             result[name] = part(data_dir, template, arguments, recipe_flags)
             print(json.dumps(result[name], indent=1))
     result["minutes"] = (time.time() - started_at) / 60
-    if arguments.output:
-        write_record(arguments.output, commit, [result])
+    write_record(arguments.output, commit, [result])
 
 
 # --- which of eleven solutions ---

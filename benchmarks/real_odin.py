@@ -84,20 +84,19 @@ def main() -> None:
     print_leads(leads)
     for name, of_kind in correlations.items():
         print(f"{name}: Pearson with characters", ", ".join(f"{kind} {value:.3f}" for kind, value in of_kind.items()))
-    if arguments.output:
-        heads = json.loads((ROOT / folder / "ODIN" / "run.json").read_text(encoding="utf-8"))["heads"]
-        results = {
-            "seed": arguments.seed,
-            "epochs": arguments.epochs,
-            "recipe_flags": recipe_flags,
-            "training_pairs": len(train),
-            "judged": table,
-            "leads": leads,
-            "pearson_with_characters": correlations,
-            "heads_held_out": heads,
-            "minutes": (time.time() - started_at) / 60,
-        }
-        write_record(arguments.output, commit, [results])
+    heads = json.loads((ROOT / folder / "ODIN" / "run.json").read_text(encoding="utf-8"))["heads"]
+    results = {
+        "seed": arguments.seed,
+        "epochs": arguments.epochs,
+        "recipe_flags": recipe_flags,
+        "training_pairs": len(train),
+        "judged": table,
+        "leads": leads,
+        "pearson_with_characters": correlations,
+        "heads_held_out": heads,
+        "minutes": (time.time() - started_at) / 60,
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

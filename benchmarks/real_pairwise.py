@@ -108,16 +108,15 @@ def main() -> None:
     for name, rows in judged.items():
         table[name]["longer answer wins"] = numbers_of(longer_wins(rows), rows)
     print_table(table)
-    if arguments.output:
-        results = {
-            "seed": arguments.seed,
-            "recipe_flags": recipe_flags,
-            "training_pairs": len(train),
-            "judged": table,
-            "rewardbench_like_sample": scores,
-            "minutes": {"training": minutes, "all": (time.time() - started_at) / 60},
-        }
-        write_record(arguments.output, commit, [results])
+    results = {
+        "seed": arguments.seed,
+        "recipe_flags": recipe_flags,
+        "training_pairs": len(train),
+        "judged": table,
+        "rewardbench_like_sample": scores,
+        "minutes": {"training": minutes, "all": (time.time() - started_at) / 60},
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

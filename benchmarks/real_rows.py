@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,13 @@ def sampling_parser(
     add("--max_length", type=int, default=max_length, help="Tokens of a side; longer pairs are left out.")
     add("--held_out_share", type=float, default=held_out_share, help="Share of the prompts that are held out.")
     add("--seed", type=int, default=0, help="Of everything that is drawn: sample, splits, training.")
-    add("--output", default=None, help="JSON file to write: scores only, nothing of the data.")
+    add("--output", default=new_record(), help="JSON file to write: scores only, nothing of the data.")
     return parser
+
+
+def new_record() -> str:
+    """A JSON file below `runs/` named by script and time: hours of work are not lost to a forgotten --output."""
+    return str(ROOT / "runs" / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}.json")
 
 
 def data_dir_of(*sets: str) -> Path:

@@ -75,20 +75,19 @@ def main() -> None:
         leads[f"{name}: RRM less plain"] = paired_lead(robust_right, plain_right, rows)
     print_table(table)
     print_leads(leads)
-    if arguments.output:
-        card = json.loads((ROOT / kept / "card.json").read_text(encoding="utf-8"))
-        results = {
-            "seed": arguments.seed,
-            "max_steps": arguments.max_steps,
-            "augmented_share": arguments.augmented_share,
-            "recipe_flags": recipe_flags,
-            "training_pairs": len(train),
-            "rows_of_rrm": card["counts"],
-            "judged": table,
-            "leads": leads,
-            "minutes": (time.time() - started_at) / 60,
-        }
-        write_record(arguments.output, commit, [results])
+    card = json.loads((ROOT / kept / "card.json").read_text(encoding="utf-8"))
+    results = {
+        "seed": arguments.seed,
+        "max_steps": arguments.max_steps,
+        "augmented_share": arguments.augmented_share,
+        "recipe_flags": recipe_flags,
+        "training_pairs": len(train),
+        "rows_of_rrm": card["counts"],
+        "judged": table,
+        "leads": leads,
+        "minutes": (time.time() - started_at) / 60,
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

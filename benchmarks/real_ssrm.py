@@ -77,23 +77,22 @@ def main() -> None:
         for first, second in (("SSRM", "a tenth of the labels"), ("all labels", "a tenth of the labels"))
     }
     print_leads(leads)
-    if arguments.output:
-        rounds = [
-            {"kept": one["pseudo"]["kept"], "rows": one["pseudo"]["rows"], "right": one["audit"]["kept"]}
-            for one in json.loads((ROOT / folder / "self-training/rounds.json").read_text(encoding="utf-8"))[1:]
-        ]
-        results = {
-            "seed": arguments.seed,
-            "max_steps": arguments.max_steps,
-            "threshold": arguments.threshold,
-            "recipe_flags": recipe_flags,
-            "training_pairs": len(train),
-            "held_out": table["held out"],
-            "leads": leads,
-            "pseudo_labels_by_round": rounds,
-            "minutes": (time.time() - started_at) / 60,
-        }
-        write_record(arguments.output, commit, [results])
+    rounds = [
+        {"kept": one["pseudo"]["kept"], "rows": one["pseudo"]["rows"], "right": one["audit"]["kept"]}
+        for one in json.loads((ROOT / folder / "self-training/rounds.json").read_text(encoding="utf-8"))[1:]
+    ]
+    results = {
+        "seed": arguments.seed,
+        "max_steps": arguments.max_steps,
+        "threshold": arguments.threshold,
+        "recipe_flags": recipe_flags,
+        "training_pairs": len(train),
+        "held_out": table["held out"],
+        "leads": leads,
+        "pseudo_labels_by_round": rounds,
+        "minutes": (time.time() - started_at) / 60,
+    }
+    write_record(arguments.output, commit, [results])
 
 
 if __name__ == "__main__":

@@ -226,6 +226,17 @@ def test_real_data_samples_whole_prompts_within_the_budget(benchmark_module):
     assert len(sample) == 9 and all(prompts.count(prompt) == 3 for prompt in prompts)
 
 
+def test_a_run_on_real_data_leaves_a_record_without_being_told(benchmark_module, monkeypatch, tmp_path):
+    """Also where the folder of runs does not exist yet."""
+    real_rows, machine = benchmark_module("real_rows"), benchmark_module("machine")
+    monkeypatch.setattr(real_rows, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/real_math.py"])
+    output = Path(real_rows.sampling_parser("", max_tokens=1, max_length=1).parse_args([]).output)
+    assert output.parent == tmp_path / "runs" and output.name.startswith("real_math-")
+    machine.write_record(str(output), "abc", [{"n": 1}])
+    assert json.loads(output.read_text())["results"] == [{"n": 1}]
+
+
 def test_outcomes_by_source_by_hand(benchmark_module):
     """Margins 1, -1, 0 of hh, hh, rmb: right once in three; equal lengths count one half for the length rule."""
     real_data = benchmark_module("real_data")
