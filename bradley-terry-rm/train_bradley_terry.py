@@ -257,7 +257,7 @@ def main() -> None:
         eval_dataset=data.held_out,
         processing_class=template.tokenizer,
         data_collator=partial(collate_pairs, pad_token_id=None if model.shares_prefix else pad_token_id),
-        callbacks=[WholeCheckpoints()],
+        callbacks=[WholeCheckpoints(data.description, checkpoint)],
     )
     parallelism = check_parallelism(trainer)
     before = ScoreBefore(trainer, data.held_out, arguments.score_before)

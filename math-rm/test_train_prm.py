@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from useful_code.render import read_template
 from useful_code.step_prompt import tag_form, verdict_form
 from useful_code.tiny import byte_tokenizer, save_tiny_judge
-from useful_code.user_errors import exit_cleanly
+from useful_code.user_errors import UserError, exit_cleanly
 
 
 def test_held_out_numbers_by_hand():
@@ -194,6 +194,11 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(world, monkeypatc
     first, second = (load_file(world / output / "model.safetensors") for output in (whole, resumed))
     assert losses_of(world / whole / "checkpoint-4") == losses_of(world / resumed / "checkpoint-4")
     assert all(torch.equal(first[name], second[name]) for name in first)
+    other = world / f"other_{form}"
+    shutil.copytree(world / whole / "checkpoint-2", other / "checkpoint-2")
+    with pytest.raises(UserError, match=r"--held_out_share 0\.\d+ \(now 0\.4\), --labels soft \(now hard\)"):
+        changed = ("--held_out_share", "0.4", "--labels", "hard", "--resume_from_checkpoint", "true")
+        run_here(main, monkeypatch, world, other.name, *steps, *changed)
 
 
 def test_one_pass_of_eight_equals_two_of_four_accumulated(world, monkeypatch):

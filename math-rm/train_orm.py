@@ -220,7 +220,7 @@ def main() -> None:
             pad_token_id=None if model.shares_prefix else pad_token_id,
             at_places=token_ids is not None,
         ),
-        callbacks=[WholeCheckpoints()],
+        callbacks=[WholeCheckpoints(data.description, checkpoint)],
     )
     parallelism = check_parallelism(trainer)
     before = ScoreBefore(trainer, data.held_out, arguments.score_before)

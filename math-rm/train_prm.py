@@ -255,7 +255,7 @@ def main() -> None:
         eval_dataset=data.held_out,
         processing_class=tokenizer,
         data_collator=partial(collate_solutions, pad_token_id=None if model.shares_prefix else pad_token_id),
-        callbacks=[WholeCheckpoints()],
+        callbacks=[WholeCheckpoints(data.description, checkpoint)],
     )
     parallelism = check_parallelism(trainer)
     before = ScoreBefore(trainer, data.held_out, arguments.score_before)

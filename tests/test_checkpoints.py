@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from useful_code.training import same_run
 from useful_code.training.checkpoints import MANIFEST, choose_checkpoint, is_whole, list_checkpoints, write_manifest
 from useful_code.training.save_load import WholeCheckpoints
 from useful_code.user_errors import UserError
@@ -95,9 +96,10 @@ def test_only_the_main_process_writes_the_manifest_after_all_have_written(tmp_pa
     )
     for is_main in (False, True):
         state = SimpleNamespace(global_step=7, is_world_process_zero=is_main)
-        WholeCheckpoints().on_save(arguments, state, control=None)
+        WholeCheckpoints({"train": "abc"}, None).on_save(arguments, state, control=None)
         assert is_whole(directory) == is_main
     assert events == ["wait, manifest False"] * 3 + ["wait, manifest True"]
+    assert json.loads((directory / same_run.FILE).read_text()) == {"train": "abc"}
 
 
 # --- which checkpoint is chosen ---
@@ -110,7 +112,7 @@ def test_checkpoints_after_the_resumed_step_are_not_chosen_until_written_anew(tm
         (tmp_path / f"checkpoint-{step}" / "weights").write_text("w")
         write_manifest(tmp_path / f"checkpoint-{step}")
     state = SimpleNamespace(is_world_process_zero=True, global_step=5)
-    WholeCheckpoints().on_train_begin(SimpleNamespace(output_dir=str(tmp_path)), state, None)
+    WholeCheckpoints({}, None).on_train_begin(SimpleNamespace(output_dir=str(tmp_path)), state, None)
     assert is_whole(tmp_path / "checkpoint-5") and not is_whole(tmp_path / "checkpoint-10")
     assert choose_checkpoint("true", str(tmp_path)) == str(tmp_path / "checkpoint-5")
 

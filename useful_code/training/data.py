@@ -1,13 +1,14 @@
 """Training rows and held-out rows that share no prompt, for every recipe in the same way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from useful_code.chat_pairs import drop_prompts, prompt_key, prompt_of, split_by_prompt
 from useful_code.read_rows import RowCounts, report_counts
 from useful_code.training.arguments import DataArguments
+from useful_code.training.same_run import describe_run
 from useful_code.user_errors import UserError
 
 LoadRows = Callable[[str, str | None, Path | None], tuple[list[dict[str, Any]], RowCounts]]
@@ -21,6 +22,7 @@ class TrainingData:
     held_out: list[dict[str, Any]]
     counts: list[RowCounts]  # of the training rows, and of the held-out rows where they were read apart
     dropped: int  # training rows left out because their prompt is held out
+    description: dict[str, Any] = field(default_factory=dict)  # what a resumed run must have in common with this one
 
 
 def load_train_and_held_out(load: LoadRows, arguments: DataArguments, train_arguments) -> TrainingData:
@@ -60,4 +62,5 @@ def load_train_and_held_out(load: LoadRows, arguments: DataArguments, train_argu
         raise UserError(
             f"{len(data.train)} rows to train on and {len(data.held_out)} held out: give more rows, or {remedy}"
         )
+    data.description = describe_run(data.train, data.held_out, arguments, train_arguments.seed)
     return data

@@ -17,7 +17,7 @@ from trl import ModelConfig
 from useful_code import merge_adapter
 from useful_code.atomic_write import write_atomically
 from useful_code.reward_model import in_float32
-from useful_code.training import check_saved
+from useful_code.training import check_saved, same_run
 from useful_code.training.checkpoints import MANIFEST, PREFIX, list_checkpoints, write_manifest
 
 FLOAT32_TOLERANCE = 1e-4
@@ -26,7 +26,16 @@ ROUNDED_TOLERANCE = 5e-2
 
 
 class WholeCheckpoints(TrainerCallback):
-    """After a checkpoint is written, by all processes, list its files and sizes in a manifest."""
+    """After a checkpoint is written, by all processes, list its files and sizes in a manifest.
+
+    `description` is that of the run (`TrainingData.description`), and stands in each of its checkpoints. Raises
+    UserError when the run goes on with a `checkpoint` of another description.
+    """
+
+    def __init__(self, description: dict[str, Any], checkpoint: str | None):
+        self.description = description
+        if checkpoint:
+            same_run.check_same_run(checkpoint, description)
 
     def on_train_begin(self, args, state, control, **kwargs):
         # A run resumed from an earlier step writes later checkpoints anew: until then their old lists do not count.
@@ -39,6 +48,7 @@ class WholeCheckpoints(TrainerCallback):
         args.distributed_state.wait_for_everyone()
         if state.is_world_process_zero:
             directory = Path(args.output_dir) / f"{PREFIX}-{state.global_step}"
+            write_atomically(directory / same_run.FILE, json.dumps(self.description, indent=1) + "\n")
             write_manifest(directory)
         args.distributed_state.wait_for_everyone()
 
