@@ -41,7 +41,7 @@ def write_gating_report(
         pictures.append(
             Picture("penalties", penalty_picture(names, found), "How ratings follow verbosity, before and after.")
         )
-        warnings = [
+        warnings += [
             f"{name}: no penalty of the grid is enough; with {one['size']:g}, Spearman {_shown(one['after'])} is left"
             for name, one in zip(names, found, strict=True)
             if not one["is_found"]

@@ -255,3 +255,15 @@ def test_penalties_can_be_chosen_on_other_answers(chain, tmp_path):
     verbosity = [one["name"] for one in record["objectives"]].index("verbosity")
     expected = penalties(torch.cat(answers).numpy(), verbosity)
     assert [one["size"] for one in record["penalties"]] == [penalty.size for penalty in expected]
+
+
+def test_verbosity_alone_leaves_nothing_to_weigh(chain, tmp_path):
+    names = [one["name"] for one in json.loads((chain.objectives / "objectives.json").read_text())["objectives"]]
+    others = [name for name in names if name != "verbosity"]
+    objectives, gate = tmp_path / "objectives", tmp_path / "gate"
+    finished("fit_objectives.py", "--embeddings", chain.of_rated, "--output", objectives, "--leave_out", *others)
+    flags = ("--objectives", objectives, "--embeddings", chain.of_pairs, "--output", gate, "--max_steps", 2)
+    done = run_script("train_gating.py", *flags)
+    assert done.returncode == 2 and "fit more objectives, or say --no_debias" in done.stderr.splitlines()[-1]
+    assert not gate.exists()
+    finished("train_gating.py", *flags, "--no_debias")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from debias import GRID, penalties, transform_matrix
+from gating_report import write_gating_report
 from hypothesis import given
 from hypothesis import strategies as st
 from train_gating import (
@@ -110,6 +111,25 @@ def test_which_rating_is_verbosity():
     for names, asked in ((["a", "b"], None), (["x-verbosity", "y-verbosity"], None), (["a"], "c")):
         with pytest.raises(UserError, match="--verbosity_objective"):
             verbosity_index(names, asked)
+
+
+# --- the report ---
+
+
+def test_a_scale_of_nothing_is_warned_of_beside_penalties(tmp_path, capsys):
+    """Both warnings: penalties were chosen, none is enough, and the scale fell to 0."""
+    sides = {"chosen_longer": {"accuracy": 0.5}, "chosen_shorter": {"accuracy": None}}
+    numbers = {"pairs": 2, "accuracy": 0.5, "interval": [0, 1], "length": sides | {"longer_wins_accuracy": 0.5}}
+    description = {
+        "scale": 0.0,
+        "penalties": [debias.Penalty(0.95, 0.9, 0.5, False)._asdict(), debias.Penalty(1.0, 1.0, None, True)._asdict()],
+        "held_out": {"gate": numbers | {"length": numbers["length"] | {"spearman": None}}},
+    }
+    log = [{"step": step, "loss": 0.7, "accuracy": 0.5} for step in (1, 2)]
+    write_gating_report(tmp_path, ["a", "verbosity"], description, np.zeros((2, 2)), [{}, {}], log)
+    said = capsys.readouterr().out
+    for place in (said, (tmp_path / "report.html").read_text(encoding="utf-8")):
+        assert "the scale of the gate ended at 0" in place and "a: no penalty of the grid is enough" in place
 
 
 # --- the gate ---

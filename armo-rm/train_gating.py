@@ -216,6 +216,10 @@ def main() -> None:
     transform = torch.eye(len(names))
     if not arguments.no_debias:
         verbosity = verbosity_index(names, arguments.verbosity_objective)
+        if len(names) == 1:
+            raise UserError(
+                f"{names[0]!r} is the only rating, and without it none is left: fit more objectives, or say --no_debias"
+            )
         if arguments.reference:
             answers, lengths = reference_answers(arguments.reference, weights)
         else:
