@@ -34,6 +34,13 @@ class Moments(NamedTuple):
     def is_finite(self) -> bool:
         return all(bool(tensor.isfinite().all()) for tensor in self[1:])
 
+    def is_defined(self) -> torch.Tensor:
+        """Which correlations (...) there are: of three points or more, neither side of which is constant."""
+        defined = torch.full_like(self.covariance, self.weight) > MIN_POINTS - 0.5  # earlier points fade a little
+        for variance, mean in ((self.variance_x, self.mean_x), (self.variance_y, self.mean_y)):
+            defined &= variance > MIN_VARIANCE * (1 + mean.square())  # what rounding leaves of a constant grows with it
+        return defined
+
     def noise(self, num_points: int) -> float:
         """Standard error of a correlation near 0 over a window that is more than the last `num_points`; else 0."""
         return self.weight**-0.5 if self.weight > num_points else 0.0
@@ -63,7 +70,7 @@ def correlation(
     """Pearson's correlation along the first dimension (...), and the moments to give as `past` next time.
 
     Earlier points fade so that about `window` points count in all: running moments. Without a past, or where N is
-    `window` or more, these N count alone. 0 without a gradient where it is not defined.
+    `window` or more, these N count alone. 0 without a gradient where it is not defined (`Moments.is_defined`).
 
     The gradient is as large as if the N points were the whole window: the exact one where they count alone, else an
     estimate of it from N points, for values and signs that are those of the window.
@@ -95,11 +102,9 @@ def correlation(
             inner = (inner_a * inner_b).mean(0) * (num_points - share) / (num_points - 1)
         seconds.append(value.detach() + inner - inner.detach())  # the value of all, the gradient of these
     variance_x, variance_y, covariance = seconds
-    defined = torch.full_like(covariance, weight) > MIN_POINTS - 0.5  # earlier points have faded a little
-    for variance, mean in ((variance_x, mean_x), (variance_y, mean_y)):
-        defined &= variance > MIN_VARIANCE * (1 + mean.square())  # what rounding leaves of a constant grows with it
-    size = torch.where(defined, variance_x, 1).sqrt() * torch.where(defined, variance_y, 1).sqrt()
     moments = Moments(weight, mean_x, mean_y, *(second.detach() for second in seconds))
+    defined = moments.is_defined()
+    size = torch.where(defined, variance_x, 1).sqrt() * torch.where(defined, variance_y, 1).sqrt()
     return torch.where(defined, covariance / size, 0), moments
 
 

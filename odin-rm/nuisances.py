@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from useful_code.render import Template, render
 
 LENGTH = "length"  # always there, and first
@@ -31,6 +33,20 @@ def length_counter(template: Template) -> Callable[[str], int]:
 def head_names(further: Sequence[str] = ()) -> list[str]:
     """Of all heads, in the order of their rows and of the traits that `trait_counter` counts."""
     return ["quality", LENGTH, *further]
+
+
+def constant_traits(traits: np.ndarray, names: Sequence[str]) -> list[str]:
+    """One line per trait of the training pairs (N, 2, K - 1) that is the same in all chosen, or all rejected, answers.
+
+    >>> constant_traits(np.array([[[3], [5]], [[4], [5]]]), ["length"])
+    ['length is the same in all rejected answers: there nothing follows it, and its terms have no gradient']
+    """
+    return [
+        f"{name} is the same in all {side} answers: there nothing follows it, and its terms have no gradient"
+        for place, name in enumerate(names)
+        for side, values in zip(("chosen", "rejected"), traits[..., place].T, strict=True)
+        if np.ptp(values) == 0
+    ]
 
 
 def trait_counter(template: Template, further: Sequence[str] = ()) -> Callable[[str], list[float]]:

@@ -191,7 +191,25 @@ def test_accumulated_passes_weigh_as_their_share_of_the_step(tiny, pairs, tmp_pa
     assert found == pytest.approx(expected, abs=1e-6)
     trainer = trainer_of(tiny, tmp_path)
     loss_of(trainer, parts[1])
-    assert trainer.step_means.pop()["length_head_correlation"] == 0
+    assert "length_head_correlation" not in trainer.step_means.pop()
+
+
+def test_what_is_not_defined_is_not_logged_and_does_not_lower_a_mean(tiny, pairs, tmp_path):
+    """A pass of seven pairs and one of a single pair, in one step; then list items that are the same everywhere."""
+    trainer = trainer_of(tiny, tmp_path, correlation_pairs=3)
+    loss_of(trainer, pairs[:7], num_items=8)
+    alone = dict(trainer.step_means.totals)
+    trainer.moments.past = None
+    loss_of(trainer, pairs[7:], num_items=8)
+    both = trainer.step_means.totals
+    for name in ("quality_length_correlation", "list_items_head_correlation"):
+        assert torch.equal(both[name], alone[name]) and alone[name][1] == 2, "chosen and rejected of one pass"
+    trainer = trainer_of(tiny, tmp_path)
+    even = [pair | {"traits": [[traits[0], 2.0] for traits in pair["traits"]]} for pair in pairs]
+    loss = loss_of(trainer, even)
+    logged = trainer.step_means.pop()
+    assert loss.isfinite() and "length_head_correlation" in logged
+    assert not {"quality_list_items_correlation", "list_items_head_correlation"} & set(logged)
 
 
 def test_running_moments_reach_from_pass_to_pass_up_to_the_window(tiny, pairs, tmp_path):

@@ -25,12 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from batch_correlations import MIN_POINTS, Moments, MomentsInCheckpoints, correlation, gather_rows, smoothed_size
 from length_table import CURVES, head_numbers, head_tables
 from normalised_heads import load_trainable_heads, save_quality_head
-from nuisances import COUNTS, head_names, trait_counter
+from nuisances import COUNTS, constant_traits, head_names, trait_counter
 from transformers import EvalPrediction, set_seed
 from trl import ModelConfig
 
@@ -211,11 +212,12 @@ class OdinTrainer(RecipeTrainer):
             *both.split((rewards.shape[-1], traits.shape[-1]), -1), self.moments.past, self.method.correlation_pairs
         )  # (2, 2, K - 1)
         self.moments.keep(moments)
+        defined = moments.is_defined()  # (2, 2, K - 1): what is not counts 0 in the loss, and is not logged
         orthogonality = orthogonality_loss(cosines)
         means = {"orthogonality_loss": orthogonality.view(1)}
         for place, name in enumerate(head_names(self.method.further_heads)[1:]):
-            means[f"quality_{name}_correlation"] = correlations[:, 0, place]
-            means[f"{name}_head_correlation"] = correlations[:, 1, place]
+            means[f"quality_{name}_correlation"] = correlations[:, 0, place][defined[:, 0, place]]
+            means[f"{name}_head_correlation"] = correlations[:, 1, place][defined[:, 1, place]]
         self.step_means.add(**means)
         terms = self.method.length_weight * length_loss(correlations, moments.noise(len(both)))
         return len(both) / num_items_in_batch * (terms + self.method.orthogonality_weight * orthogonality)
@@ -239,6 +241,9 @@ def main() -> None:
     data.train = [{name: pair[name] for name in ("ids", "traits", "label")} for pair in data.train]
 
     names = head_names(arguments.further_heads)
+    if train_arguments.process_index == 0:
+        for line in constant_traits(np.array([pair["traits"] for pair in data.train]), names[1:]):
+            print(line)
     model = load_trainable_heads(
         model_arguments, len(names) - 1, train_arguments.seed, arguments.train_last_layers, arguments.trust_remote_code
     )
