@@ -181,14 +181,13 @@ def survey(arguments: argparse.Namespace) -> tuple[list[int], str]:
 
 
 def check_folder(output: Path, num_parts: int) -> None:
-    """Raise UserError where the folder holds the parts of another run; a card of this one no longer counts."""
+    """Raise UserError where the folder holds the parts of another run."""
     strange = [file for file in output.glob("part-*") if f"-of-{num_parts:05d}." not in file.name]
     if strange:
         raise UserError(
             f"{output} holds {strange[0].name}, made with another --rows_per_part or from other rows; give another "
             "--output, or remove the folder"
         )
-    (output / CARD).unlink(missing_ok=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -225,8 +224,10 @@ def main() -> None:
     fingerprint = broadcast_object_list([model_fingerprint(path, model)])[0]  # the main process's: dates may differ
     probe = embed(model, tokens, pad_token_id, [probe_row(template)], arguments.max_tokens_per_batch)
     sizes, kind = survey(arguments)
+    check_folder(output, len(sizes))  # in every process, for none may write into a folder of another run
     if state.is_main_process:
-        check_folder(output, len(sizes))
+        (output / CARD).unlink(missing_ok=True)  # what it says no longer counts
+    state.wait_for_everyone()
 
     results = []
     bar = tqdm(total=sum(sizes), unit="row", desc="embedding", disable=not state.is_main_process)

@@ -171,7 +171,8 @@ def test_changed_rows_are_computed_again(chain, tmp_path):
 @pytest.mark.slow  # two processes that each load torch
 @pytest.mark.parametrize("more", [(), ("--deepspeed",)], ids=["whole", "ZeRO-3"])
 def test_two_processes_write_what_one_writes(chain, tmp_path, more):
-    """Of six parts each has three; of five the second process has two, and then keeps the first one company."""
+    """Of six parts each has three; of five the second process has two, and then keeps the first one company. A folder
+    of other parts is left as it was by both."""
     rows_per_part = "20" if more else "16"
     flags = ["--model_name_or_path", str(chain.decoder), "--input", str(chain.pairs), "--rows_per_part", rows_per_part]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -190,6 +191,11 @@ def test_two_processes_write_what_one_writes(chain, tmp_path, more):
     assert list(read_rows_alone(one)) == list(read_rows_alone(two))
     assert (one / "refused_rows.jsonl").read_bytes() == (two / "refused_rows.jsonl").read_bytes()
     assert read_card(one) | {"minutes": 0} == read_card(two) | {"minutes": 0}
+    before = {path.name: path.read_bytes() for path in two.iterdir()}
+    script[script.index(rows_per_part)] = "2"
+    done = subprocess.run([*launch, *script], capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and "made with another --rows_per_part" in done.stderr
+    assert {path.name: path.read_bytes() for path in two.iterdir()} == before
 
 
 @pytest.mark.parametrize(
