@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from stage_files import Stage, read_record
 
 from useful_code.atomic_write import write_atomically
 from useful_code.user_errors import UserError, first_line
 
 CARD = "embeddings.json"
+EMBEDDINGS = Stage("embeddings", "extract_embeddings.py")
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,10 @@ def write_tensors(path: Path, key: str, tensors: dict[str, torch.Tensor]) -> Non
 def read_card(directory: str | Path) -> dict[str, Any]:
     """What is said of a finished folder. Raises UserError for one that is none, or not finished."""
     path = Path(directory) / CARD
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         what = "no such folder" if not Path(directory).is_dir() else f"it has no {CARD}, so it was not finished"
-        raise UserError(f"{directory}: {what}; run armo-rm/extract_embeddings.py") from error
-    except ValueError as error:
-        raise UserError(f"{path}: no JSON ({first_line(error)}); run armo-rm/extract_embeddings.py again") from error
+        raise UserError(f"{directory}: {what}; run armo-rm/{EMBEDDINGS.script}")
+    return read_record(path, ("kind", "rows", "parts", "hidden_size", "model", "gating_tokens", "probe"), EMBEDDINGS)
 
 
 def read_cards(directories: Iterable[str | Path], kind: str) -> list[dict[str, Any]]:

@@ -11,14 +11,14 @@ read back by plain Transformers in a process of its own, and its scores must be 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from extract_embeddings import PROBED, load_decoder, probe_row
 from model_card import model_card
-from safetensors.torch import load_file
+from pairs_rated import WEIGHTS
+from stage_files import Stage, read_record, read_tensors
 
 from useful_code import armorm_model
 from useful_code.armorm import check_gating_tokens, load_armorm
@@ -27,8 +27,9 @@ from useful_code.atomic_write import write_atomically
 from useful_code.render import Template, ensure_pad_token, read_template, render
 from useful_code.reward_model import load_tokenizer
 from useful_code.training.save_load import FLOAT32_TOLERANCE, reloaded_numbers
-from useful_code.user_errors import UserError, exit_cleanly, first_line
+from useful_code.user_errors import UserError, exit_cleanly
 
+GATE = Stage("gate", "train_gating.py")
 MODELLING_FILE = "modeling_armorm.py"
 PROBE_TOLERANCE = 0.05  # of the largest value; a decoder may be embedded in bfloat16 and exported in float32
 PROBES = ("Yes.", "No, for two reasons: it is late, and it rains.", "1. First\n2. Second")  # answers to be scored twice
@@ -36,16 +37,20 @@ PROBES = ("Yes.", "No, for two reasons: it is late, and it rains.", "1. First\n2
 
 def load_gate(directory: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The record of train_gating.py and its tensors. Raises UserError where there are none."""
-    try:
-        record = json.loads((Path(directory) / "armorm.json").read_text(encoding="utf-8"))
-        return record, load_file(Path(directory) / "armorm.safetensors")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{directory} holds no gate ({first_line(error)}); run armo-rm/train_gating.py") from error
+    fields = ("gating_temperature", "gating_hidden_dim", "gating_n_hidden")
+    names = ("objectives", "scaling", "model", "gating_tokens", "probe", "penalties", "held_out", *fields)
+    record = read_record(Path(directory) / "armorm.json", names, GATE)
+    return record, read_tensors(Path(directory) / "armorm.safetensors", [WEIGHTS], GATE)
 
 
 def assemble(decoder: Any, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ArmoRMForSequenceClassification:
-    """The decoder with the heads on it; nothing is copied."""
+    """The decoder with the heads on it; nothing is copied. Raises UserError where they do not fit."""
     config = decoder.config
+    if config.hidden_size != tensors[WEIGHTS].shape[1]:
+        raise UserError(
+            f"{config.name_or_path} is not the decoder of the embeddings: it has {config.hidden_size} hidden channels, "
+            f"they have {tensors[WEIGHTS].shape[1]}; give the right one (--model_name_or_path)"
+        )
     objectives = record["objectives"]
     config.update(
         {

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from embedding_files import CARD, is_written, part_key, part_path, write_rows, write_tensors
+from safetensors import SafetensorError
 from sharded_decoder import ZeroSharding
 from tqdm import tqdm
 from transformers import AutoModel
@@ -137,7 +138,7 @@ def load_decoder(path: str, trust_remote_code: bool, **settings: Any) -> Any:
         model, loading = AutoModel.from_pretrained(
             path, trust_remote_code=trust_remote_code, output_loading_info=True, **settings
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"no decoder can be loaded from {path!r}: {why_not_loaded(path, error)}") from error
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"{path!r} is no whole decoder: it has no {', '.join(missing[:3])}")

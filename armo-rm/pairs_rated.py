@@ -4,7 +4,6 @@ Shapes: N pairs, D hidden size, K objectives.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,23 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from embedding_files import decoder_of, read_cards, read_parts
-from safetensors.torch import load_file
+from stage_files import Stage, read_record, read_tensors
 
 from useful_code import metrics
 from useful_code.chat_pairs import is_held_out
-from useful_code.user_errors import UserError, first_line
+from useful_code.user_errors import UserError
+
+OBJECTIVES = Stage("objectives", "fit_objectives.py")
+WEIGHTS = "regression_layer.weight"
 
 
 def load_objectives(directory: str) -> tuple[dict[str, Any], torch.Tensor]:
     """The record of fit_objectives.py and its weights (K, D). Raises UserError where there are none."""
-    try:
-        record = json.loads((Path(directory) / "objectives.json").read_text(encoding="utf-8"))
-        record["split"], record["probe"]  # an earlier version wrote none
-        return record, load_file(Path(directory) / "objectives.safetensors")["regression_layer.weight"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{directory} holds no objectives ({first_line(error)}); run armo-rm/fit_objectives.py"
-        ) from error
+    names = ("objectives", "scaling", "model", "gating_tokens", "probe", "split")  # earlier versions wrote fewer
+    record = read_record(Path(directory) / "objectives.json", names, OBJECTIVES)
+    return record, read_tensors(Path(directory) / "objectives.safetensors", [WEIGHTS], OBJECTIVES)[WEIGHTS]
 
 
 class RatedPairs(NamedTuple):

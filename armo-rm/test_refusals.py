@@ -1,0 +1,49 @@
+"""What cannot be used is refused in one line: files that are broken, and options that mean nothing."""
+
+import shutil
+
+import pytest
+from armo_commands import refused_here
+
+from useful_code.tiny import save_tiny_judge
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "damage", "command"),
+    [
+        ("of_pairs", "embeddings.json", "{}", "fit_tree.py"),
+        ("of_pairs", "embeddings.json", "[]", "fit_tree.py"),
+        ("of_pairs", "embeddings.json", "null", "fit_tree.py"),
+        ("objectives", "objectives.json", "[]", "fit_tree.py"),
+        ("objectives", "objectives.safetensors", None, "train_gating.py"),
+        ("gate", "armorm.json", "{}", "export_armorm.py"),
+        ("gate", "armorm.safetensors", None, "export_armorm.py"),
+        ("decoder", "model.safetensors", None, "export_armorm.py"),
+        ("decoder", "model.safetensors", None, "extract_embeddings.py"),
+    ],
+)
+def test_a_file_that_is_cut_off_or_empty_is_one_line(
+    chain, tmp_path, monkeypatch, capsys, folder, file, damage, command
+):
+    """The line names the folder, and what is wrong there."""
+    shutil.copytree(chain.folder / folder, tmp_path / folder)
+    path = tmp_path / folder / file
+    path.write_bytes(path.read_bytes()[:-7] if damage is None else damage.encode())
+    places = {name: chain.folder / name for name in ("decoder", "of_pairs", "objectives", "gate")}
+    places[folder] = tmp_path / folder
+    fitted = ("--objectives", places["objectives"], "--embeddings", places["of_pairs"])
+    flags = {
+        "fit_tree.py": fitted,
+        "train_gating.py": fitted,
+        "export_armorm.py": ("--gate", places["gate"], "--model_name_or_path", places["decoder"]),
+        "extract_embeddings.py": ("--model_name_or_path", places["decoder"], "--input", chain.pairs),
+    }[command]
+    said = refused_here(monkeypatch, capsys, command, *flags, "--output", tmp_path / "out")
+    assert str(tmp_path / folder) in said and (folder == "decoder" or file in said), said
+
+
+def test_a_decoder_of_another_width_is_one_line(chain, tmp_path, monkeypatch, capsys):
+    save_tiny_judge(tmp_path / "decoder", hidden_size=64)
+    flags = ("--gate", chain.gate, "--model_name_or_path", tmp_path / "decoder", "--output", tmp_path / "out")
+    said = refused_here(monkeypatch, capsys, "export_armorm.py", *flags)
+    assert "it has 64 hidden channels, they have 32" in said and "--model_name_or_path" in said
