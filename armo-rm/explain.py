@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from explain_picture import decision_picture
+from option_checks import check_options
 from rating_scales import to_rating
 from tqdm import tqdm
 
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--num_ratings", type=int, default=8, help="Ratings shown of a row, the weightiest first.")
     parser.add_argument("--pictures", type=int, default=5, help="Rows that get a picture, from the first on.")
     arguments = parser.parse_args()
+    check_options(arguments)
     state = start_processes()
     if state.num_processes > 1:
         raise UserError("explain.py runs in one process; start it with python")

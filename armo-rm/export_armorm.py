@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from extract_embeddings import PROBED, load_decoder, probe_row
 from model_card import model_card
+from option_checks import check_options
 from pairs_rated import WEIGHTS
 from stage_files import Stage, read_record, read_tensors
 
@@ -108,6 +109,7 @@ def main() -> None:
     add("--chat_template_path", default=None, help="Jinja file that the embeddings were made with, if there was one.")
     add("--trust_remote_code", action="store_true", help="Run code that comes with the decoder.")
     arguments = parser.parse_args()
+    check_options(arguments)
     record, tensors = load_gate(arguments.gate)
     path, output = arguments.model_name_or_path or record["model"]["path"], Path(arguments.output)
     if output.exists() and any(output.iterdir()):

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from embedding_files import CARD, is_written, part_key, part_path, write_rows, write_tensors
+from option_checks import check_options
 from safetensors import SafetensorError
 from sharded_decoder import ZeroSharding
 from tqdm import tqdm
@@ -206,8 +207,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--chat_template_path", default=None, help="Jinja file to use instead of the model's template.")
     add("--trust_remote_code", action="store_true", help="Run code that comes with the model.")
     arguments = parser.parse_args()
-    if min(arguments.rows_per_part, arguments.max_tokens_per_batch) < 1:
-        raise UserError("--rows_per_part and --max_tokens_per_batch must be at least 1")
+    check_options(arguments)
     return arguments
 
 

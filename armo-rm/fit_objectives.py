@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from embedding_files import read_cards, read_parts, read_rows_alone
 from objectives_report import write_objectives_report
+from option_checks import check_options
 from rating_scales import RULES, to_unit
 from ridge import GramMatrices, SquaredErrors, rated_alike
 from safetensors.numpy import save
@@ -155,10 +156,7 @@ def main() -> None:
     add("--held_out_share", type=float, default=0.2, help="Share of the prompts that choose alpha.")
     add("--seed", type=int, default=42, help="Of the split.")
     arguments = parser.parse_args()
-    if not 0 < arguments.held_out_share < 1:
-        raise UserError(f"--held_out_share is {arguments.held_out_share}; it must lie between 0 and 1")
-    if min(arguments.alphas) <= 0:
-        raise UserError("--alphas must be positive: embeddings may have fewer rows than dimensions")
+    check_options(arguments)
     alphas, split = sorted(set(arguments.alphas)), (arguments.held_out_share, arguments.seed)
     cards = read_cards(arguments.embeddings, "rated")
     num_rows = sum(card["rows"] for card in cards)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from option_checks import check_options
 from pairs_rated import add_split_arguments, held_out_mask, load_rated_pairs, outcomes_of
 from preference_tree import fit_tree, preference, rules_text
 from rating_scales import width_of
@@ -36,6 +37,7 @@ def main() -> None:
     add("--min_rows", type=int, default=50, help="Pairs of a leaf at least, both orders counted.")
     add_split_arguments(parser)
     arguments = parser.parse_args()
+    check_options(arguments)
     record, _, rows, _, rewards = load_rated_pairs(arguments.objectives, arguments.embeddings)
     differences = (rewards[:, 0] - rewards[:, 1]).double().numpy()  # (N, K)
     label = np.array([row.get("label", 1.0) for row in rows])

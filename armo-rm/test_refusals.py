@@ -7,6 +7,15 @@ from armo_commands import refused_here
 
 from useful_code.tiny import save_tiny_judge
 
+COMMANDS = {  # and what each cannot do without
+    "extract_embeddings": ("--model_name_or_path", "--input"),
+    "fit_objectives": ("--embeddings",),
+    "train_gating": ("--objectives", "--embeddings"),
+    "fit_tree": ("--objectives", "--embeddings"),
+    "export_armorm": ("--gate",),
+    "explain": ("--reward_name_or_path", "--input"),
+}
+
 
 @pytest.mark.parametrize(
     ("folder", "file", "damage", "command"),
@@ -47,3 +56,33 @@ def test_a_decoder_of_another_width_is_one_line(chain, tmp_path, monkeypatch, ca
     flags = ("--gate", chain.gate, "--model_name_or_path", tmp_path / "decoder", "--output", tmp_path / "out")
     said = refused_here(monkeypatch, capsys, "export_armorm.py", *flags)
     assert "it has 64 hidden channels, they have 32" in said and "--model_name_or_path" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        ("train_gating.py", "--batch_size", 0),
+        ("train_gating.py", "--learning_rate", -1),
+        ("train_gating.py", "--learning_rate", "nan"),
+        ("train_gating.py", "--max_steps", 0),
+        ("train_gating.py", "--gating_n_hidden", -1),
+        ("train_gating.py", "--gating_hidden_dim", 0),
+        ("train_gating.py", "--dropout", 1.5),
+        ("train_gating.py", "--dropout", "nan"),
+        ("train_gating.py", "--threshold", "nan"),
+        ("fit_tree.py", "--min_rows", -1),
+        ("fit_tree.py", "--held_out_share", "nan"),
+        ("fit_objectives.py", "--alphas", "nan"),
+        ("fit_objectives.py", "--alphas", "inf"),
+        ("fit_objectives.py", "--alphas", 0),
+        ("extract_embeddings.py", "--rows_per_part", 0),
+        *((f"{name}.py", "--output", __file__) for name in COMMANDS),
+    ],
+)
+def test_an_option_that_means_nothing_is_named_before_anything_is_read(
+    monkeypatch, capsys, tmp_path, command, flag, value
+):
+    asked = {"--output": tmp_path / "out"} | dict.fromkeys(COMMANDS[command.removesuffix(".py")], "nowhere")
+    words = [word for pair in (asked | {flag: value}).items() for word in pair]
+    said = refused_here(monkeypatch, capsys, command, *words)
+    assert said.startswith(f"error: {flag} ") and str(value) in said and not (tmp_path / "out").exists()

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from debias import GRID, THRESHOLD, Penalty, penalties, transform_matrix
 from embedding_files import read_card, read_parts
 from gating_report import write_gating_report
+from option_checks import check_options
 from pairs_rated import add_split_arguments, check_same_decoder, held_out_mask, load_rated_pairs, outcomes_of
 from safetensors.torch import save
 from torch import nn
@@ -205,6 +206,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     started_at = time.time()
     arguments = parse_arguments()
+    check_options(arguments)
     arguments.device = best_device()
     record, weights, rows, prompts, rewards = load_rated_pairs(arguments.objectives, arguments.embeddings)
     names = [one["name"] for one in record["objectives"]]

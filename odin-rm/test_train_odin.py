@@ -78,6 +78,8 @@ def test_the_table_has_three_correlations_and_two_conditional_accuracies():
     "bad",
     [
         {"length_weight": -1.0},
+        {"length_weight": float("nan")},
+        {"orthogonality_weight": float("inf")},
         {"orthogonality_weight": -0.1},
         {"further_heads": ["emoji"]},
         {"further_heads": ["list_items", "list_items"]},
@@ -209,10 +211,12 @@ def test_the_saved_directory_is_scored_by_the_commands_for_any_reward_model(worl
     assert found[0] > found[1] and "Chat" in (world / "bench.txt").read_text()
 
 
-def test_lora_ends_in_a_plain_classifier_and_keeps_its_adapter(world, monkeypatch):
-    """All heads are trained beside the adapter; the one that is saved and merged is the quality head."""
+def test_lora_ends_in_a_plain_classifier_and_keeps_its_adapter(world, monkeypatch, capsys):
+    """All heads are trained beside the adapter; the one that is saved and merged is the quality head. No answer has a
+    list, which is said before training."""
     flags = ("--use_peft", "true", "--lora_target_modules", "all-linear", "--num_train_epochs", "2")
     record = run_here(monkeypatch, world, "lora", *flags, "--further_heads", "list_items", "bold_marks")
+    assert "list_items is the same in all chosen answers" in capsys.readouterr().out
     assert record["reload_difference"] <= 1e-4
     adapter = load_file(world / "lora" / "adapter" / "adapter_model.safetensors")
     assert [tuple(value.shape) for name, value in adapter.items() if "score" in name] == [(1, 32)]
@@ -262,6 +266,9 @@ def test_only_the_last_layers_and_the_heads_are_trained(world, monkeypatch):
         (["--max_length", "3"], "over_max_length"),
         (["--further_heads", "emoji"], "choose from list_items, bold_marks"),
         (["--correlation_pairs", "1"], "--correlation_pairs"),
+        (["--learning_rate", "-1"], "--learning_rate is -1.0"),
+        (["--learning_rate", "nan"], "--learning_rate is nan"),
+        (["--output_dir", __file__], "is a file"),
         (["--train_last_layers", "9"], "--train_last_layers"),
         (["--load_in_4bit", "true"], "--use_peft true"),
     ],

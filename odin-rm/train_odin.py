@@ -22,6 +22,7 @@ Shapes: B pairs on this device, N on all, S = 2B sequences, K heads: quality fir
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ class Arguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.length_weight < 0 or self.orthogonality_weight < 0:
-            raise UserError("--length_weight and --orthogonality_weight must not be negative")
+        if not (0 <= self.length_weight < inf and 0 <= self.orthogonality_weight < inf):
+            raise UserError("--length_weight and --orthogonality_weight must be finite and not negative")
         if unknown := set(self.further_heads) - set(COUNTS):
             raise UserError(f"--further_heads {' '.join(sorted(unknown))}: choose from {', '.join(COUNTS)}")
         if len(set(self.further_heads)) < len(self.further_heads):
@@ -106,6 +107,13 @@ class TrainArguments(RecipeArguments):
     weight_decay: float = field(default=0.1, metadata={"help": "Decoupled weight decay, of the authors' script."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate over time."})
     logging_steps: float = field(default=1, metadata={"help": "Optimizer steps between two lines of the log."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.learning_rate < inf:
+            raise UserError(f"--learning_rate is {self.learning_rate}; it must be finite and not negative")
+        if Path(self.output_dir or "").is_file():
+            raise UserError(f"--output_dir {self.output_dir} is a file; give a directory")
 
 
 # --- the method: tensors in, losses out, all in float32 ---
