@@ -59,8 +59,11 @@ def is_written(path: Path, key: str) -> bool:
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
-    """The rows beside the tensors of `path`. Before them: where there are tensors, the part is whole."""
-    write_atomically(path.with_suffix(".jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+    """The rows beside the tensors of `path`. Before them: where there are tensors, the part is whole.
+
+    What JSON does not know, such as a date in a `source_id`, becomes text.
+    """
+    write_atomically(path.with_suffix(".jsonl"), "".join(json.dumps(row, default=str) + "\n" for row in rows))
 
 
 def write_tensors(path: Path, key: str, tensors: dict[str, torch.Tensor]) -> None:

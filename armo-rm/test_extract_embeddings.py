@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from array import array
+from datetime import datetime
+from decimal import Decimal
 
 import pytest
 import torch
 from armo_commands import FOLDER, finished, run_script, write_rows
 from embedding_files import part_path, read_card, read_cards, read_part_rows, read_parts, read_rows_alone
+from embedding_files import write_rows as write_rows_of_part
 from extract_embeddings import check_finite, embed, render_row, survey
 from transformers import AutoModel
 
@@ -125,6 +128,14 @@ def test_rows_beside_the_embeddings_are_always_those_of_the_last_run(chain, tmp_
     assert len(rows) == 80 and {row["label"] for row in rows} == {0.75}
     assert rows[0]["subset"] == "lone \ud800 surrogate" and rows[1]["subset"] == "line\u2028separator"
     assert all(row["place"].startswith(str(moved)) for row in rows)
+
+
+def test_a_source_id_of_any_type_is_written(tmp_path):
+    """Parquet files have dates, bytes and decimals."""
+    ids = [datetime(2024, 1, 2), b"ab", Decimal("1.5"), 7]
+    write_rows_of_part(tmp_path / "part.safetensors", [{"source_id": value} for value in ids])
+    found = [row["source_id"] for row in read_part_rows(tmp_path / "part.safetensors")]
+    assert found == ["2024-01-02 00:00:00", "b'ab'", "1.5", 7]
 
 
 def test_numbers_that_are_not_finite_are_named(chain):
