@@ -32,6 +32,7 @@ from option_checks import check_options
 from rating_scales import RULES, to_unit
 from ridge import GramMatrices, SquaredErrors, rated_alike
 from safetensors.numpy import save
+from small_samples import few_prompts_warnings
 from tqdm import tqdm
 
 from useful_code import metrics
@@ -188,7 +189,8 @@ def main() -> None:
     held_out = [(x @ weights.T, ratings, prompts) for x, ratings, prompts in rows_of(True, "predictions")]
     predictions, all_ratings = (np.concatenate([found[i] for found in held_out]) for i in (0, 1))
     prompts = np.array([prompt for found in held_out for prompt in found[2]])
-    numbers = []
+    numbers: list[dict[str, Any]] = []
+    warnings: list[str] = []
     for k, name in enumerate(objectives.names):
         has = ~np.isnan(all_ratings[:, k])
         numbers.append(
@@ -204,7 +206,8 @@ def main() -> None:
                 **how_well(predictions[has, k].astype(float), all_ratings[has, k], prompts[has], arguments.seed),
             }
         )
-    warnings = edge_warnings(objectives.names, [one["alpha"] for one in numbers], alphas)
+        warnings += few_prompts_warnings(name, prompts[has])
+    warnings += edge_warnings(objectives.names, [one["alpha"] for one in numbers], alphas)
     warnings += constant_warnings(objectives.names, all_ratings)
 
     output = Path(arguments.output)

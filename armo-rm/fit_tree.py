@@ -19,6 +19,7 @@ from option_checks import check_options
 from pairs_rated import add_split_arguments, held_out_mask, load_rated_pairs, outcomes_of
 from preference_tree import fit_tree, preference, rules_text
 from rating_scales import width_of
+from small_samples import few_prompts_warnings
 
 from useful_code import metrics
 from useful_code.atomic_write import write_atomically
@@ -63,6 +64,7 @@ def main() -> None:
     print(
         f"\n{len(outcomes):,} held-out pairs: right on {outcomes.mean():.3f} ({low:.3f}-{high:.3f}), a draw counts half"
     )
+    print("".join(f"{line}\n" for line in few_prompts_warnings("accuracy", prompts)), end="")
     print(f"rules: {output / 'tree.json'}")
 
 

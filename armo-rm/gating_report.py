@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_samples import few_prompts_warnings
 
 from useful_code.report import Picture, Table, table_text, write_report
 from useful_code.report_figures import BLUE, GREY, VERMILION, finish, new_figure, training_curves
@@ -33,7 +34,7 @@ def write_gating_report(
             "What a rating counts, mean over the held-out prompts of a group; verbosity counts against.",
         ),
     ]
-    warnings = []
+    warnings = few_prompts_warnings("held-out accuracy", [row["prompt"] for row in rows])
     if not description["scale"]:
         warnings.append("the scale of the gate ended at 0: the ratings speak against the labels, and all scores are 0")
     if found := description["penalties"]:

@@ -117,7 +117,7 @@ def test_which_rating_is_verbosity():
 
 
 def test_a_scale_of_nothing_is_warned_of_beside_penalties(tmp_path, capsys):
-    """Both warnings: penalties were chosen, none is enough, and the scale fell to 0."""
+    """All warnings: penalties were chosen, none is enough, the scale fell to 0, and one prompt was held out."""
     sides = {"chosen_longer": {"accuracy": 0.5}, "chosen_shorter": {"accuracy": None}}
     numbers = {"pairs": 2, "accuracy": 0.5, "interval": [0, 1], "length": sides | {"longer_wins_accuracy": 0.5}}
     description = {
@@ -126,10 +126,11 @@ def test_a_scale_of_nothing_is_warned_of_beside_penalties(tmp_path, capsys):
         "held_out": {"gate": numbers | {"length": numbers["length"] | {"spearman": None}}},
     }
     log = [{"step": step, "loss": 0.7, "accuracy": 0.5} for step in (1, 2)]
-    write_gating_report(tmp_path, ["a", "verbosity"], description, np.zeros((2, 2)), [{}, {}], log)
+    write_gating_report(tmp_path, ["a", "verbosity"], description, np.zeros((2, 2)), [{"prompt": "a"}] * 2, log)
     said = capsys.readouterr().out
     for place in (said, (tmp_path / "report.html").read_text(encoding="utf-8")):
         assert "the scale of the gate ended at 0" in place and "a: no penalty of the grid is enough" in place
+        assert "held-out accuracy: 1 held-out prompt is behind it" in place
 
 
 # --- the gate ---
