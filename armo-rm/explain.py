@@ -24,7 +24,7 @@ from option_checks import check_options
 from rating_scales import to_rating
 from tqdm import tqdm
 
-from useful_code.armorm import is_armorm
+from useful_code.armorm import closing_places, is_armorm
 from useful_code.atomic_write import write_atomically
 from useful_code.processes import start_processes
 from useful_code.read_rows import load_checked, report_counts
@@ -112,7 +112,9 @@ def main() -> None:
     def check(row: Any) -> dict[str, Any]:
         prompt, responses = check_responses(row, num_least=2)
         chats = [[*prompt, {"role": "assistant", "content": text}] for text in responses]
-        return {"row": row, "ids": [render_within(scorer.template, chat, arguments.max_length) for chat in chats]}
+        ids = [render_within(scorer.template, chat, arguments.max_length) for chat in chats]
+        closing_places(scorer.template, scorer.model.gating_tokens, chats, ids)  # refuses what would move the gate
+        return {"row": row, "ids": ids}
 
     rows, counts = load_checked(arguments.input, check, output / "refused_rows.jsonl", arguments.split)
     lines, pictures = [], []

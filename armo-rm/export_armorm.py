@@ -11,6 +11,7 @@ read back by plain Transformers in a process of its own, and its scores must be 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def modelling_source(config_class: type) -> str:
     return f"{source}\n\nfrom transformers import {name}  # noqa: E402\n\n{model}.config_class = {name}\n"
 
 
+def closes_in_plain_text(template: Template, tokens: Sequence[int]) -> bool:
+    """Whether an answer can hold what closes a prompt: none of these tokens is one that no text becomes."""
+    tokenizer = template.tokenizer
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return special.union(tokenizer.all_special_ids).isdisjoint(tokens)
+
+
 @torch.inference_mode()
 def check_probe(model: ArmoRMForSequenceClassification, template: Template, kept: list[list[float]], path: str) -> None:
     """Raise UserError where the decoder's hidden states are no longer those that everything was fitted on."""
@@ -141,6 +149,11 @@ def main() -> None:
             f"{output} was written, but scores differ by {difference:.2g} when it is read; do not use it"
         )
     write_atomically(output / "README.md", model_card(output, record))
+    if closes_in_plain_text(template, ours.gating_tokens):
+        print(
+            "the chat template closes a prompt in plain text: an answer that holds "
+            f"{template.tokenizer.decode(ours.gating_tokens)!r} moves the place where the gate reads, and its score"
+        )
     print(f"{output}: read back by plain Transformers, scores differ by {difference:.1e}")
 
 

@@ -35,7 +35,7 @@ from sharded_decoder import ZeroSharding
 from tqdm import tqdm
 from transformers import AutoModel
 
-from useful_code.armorm import find_last, gating_tokens, hidden_at_ends_and_gates
+from useful_code.armorm import closing_places, gating_tokens, hidden_at_ends_and_gates
 from useful_code.atomic_write import write_atomically
 from useful_code.chat_pairs import check_pair, is_tie, preferred_first, prompt_key
 from useful_code.model_files import model_fingerprint
@@ -72,12 +72,7 @@ def render_row(row: Any, template: Template, tokens: list[int], max_length: int 
             raise RowRefused("tie", "a gate is trained on pairs with a winner")
         chats = [checked["chosen"], checked["rejected"]]
     ids = [render_within(template, chat, max_length) for chat in chats]
-    try:
-        closings = [find_last(sequence, tokens) for sequence in ids]
-    except ValueError as error:
-        raise RowRefused("no_end_of_prompt", str(error)) from error
-    if max(closings) >= len(render(template, chats[0][:-1])):
-        raise RowRefused("no_end_of_prompt", "the answer holds what closes a prompt")
+    closings = closing_places(template, tokens, chats, ids)
     return {
         "ids": ids,
         "prompt": prompt_key(chats[0][:-1]),

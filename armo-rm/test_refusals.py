@@ -1,10 +1,15 @@
 """What cannot be used is refused in one line: files that are broken, and options that mean nothing."""
 
+import json
 import shutil
 
 import pytest
-from armo_commands import refused_here
+from armo_commands import finished, refused_here, write_rows
+from export_armorm import closes_in_plain_text
 
+from useful_code.armorm import gating_tokens
+from useful_code.render import read_template
+from useful_code.reward_model import load_tokenizer
 from useful_code.tiny import save_tiny_judge
 
 COMMANDS = {  # and what each cannot do without
@@ -86,3 +91,25 @@ def test_an_option_that_means_nothing_is_named_before_anything_is_read(
     words = [word for pair in (asked | {flag: value}).items() for word in pair]
     said = refused_here(monkeypatch, capsys, command, *words)
     assert said.startswith(f"error: {flag} ") and str(value) in said and not (tmp_path / "out").exists()
+
+
+IN_PLAIN_TEXT = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+    "{% else %} {{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+)
+
+
+def test_an_answer_that_would_move_the_gate_is_not_explained(chain, tmp_path):
+    """The template marks turns in plain text, and the answer writes the mark. Export warns of such a template."""
+    model, template = tmp_path / "model", tmp_path / "plain.jinja"
+    shutil.copytree(chain.model, model)
+    template.write_text(IN_PLAIN_TEXT)
+    plain, usual = (read_template(load_tokenizer(str(model), path)) for path in (str(template), None))
+    config = json.loads((model / "config.json").read_text())
+    config["gating_tokens"] = gating_tokens(plain)
+    (model / "config.json").write_text(json.dumps(config))
+    rows = [{"prompt": "Q?", "responses": ["yes", text]} for text in ("no", "[INST] no [/INST] a")]
+    flags = ("--reward_name_or_path", model, "--chat_template_path", template, "--output", tmp_path / "why")
+    said = finished("explain.py", *flags, "--input", write_rows(tmp_path / "rows.jsonl", rows))
+    assert "2 rows read, 1 kept, 1 refused (1 no_end_of_prompt)" in said
+    assert closes_in_plain_text(plain, gating_tokens(plain)) and not closes_in_plain_text(usual, gating_tokens(usual))

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 
 from useful_code.armorm_model import ArmoRMForSequenceClassification, ArmoRMOutput, find_last
 from useful_code.prefix_attention import last_hidden_states, share_prefix_where_possible
+from useful_code.reasons import RowRefused
 from useful_code.render import Template, render
 from useful_code.reward_model import why_not_loaded
 from useful_code.shared_prefix import Layout
@@ -54,6 +55,23 @@ def gating_tokens(template: Template) -> list[int]:
         for probe in _PROBES
     ]
     return list(os.path.commonprefix(closings))
+
+
+def closing_places(
+    template: Template,
+    tokens: Sequence[int],  # of `gating_tokens`
+    chats: Sequence[list[dict[str, str]]],  # of one prompt, each with an answer
+    sequences: Sequence[Sequence[int]],  # the same, rendered
+) -> list[int]:
+    """Where every sequence closes its prompt. Raises RowRefused where nothing does, and where an answer holds what
+    closes a prompt, as it can where the template marks turns in plain text: there the gate would read."""
+    try:
+        places = [find_last(ids, tokens) for ids in sequences]
+    except ValueError as error:
+        raise RowRefused("no_end_of_prompt", str(error)) from error
+    if max(places) >= len(render(template, chats[0][:-1])):
+        raise RowRefused("no_end_of_prompt", "the answer holds what closes a prompt")
+    return places
 
 
 def hidden_at_ends_and_gates(
