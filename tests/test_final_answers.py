@@ -73,10 +73,45 @@ from useful_code.final_answers import (
         (r"so 1\frac{1}{2}", r"1\frac{1}{2}"),
         ("he ate 3½ pies", "3½"),
         ("he ate 1⁄2 of it", "1⁄2"),
+        ("Thus the answer is verified as 137.5 degrees.\nIt has 60 minutes.", "137.5 degrees"),
+        ("The answer is\n\\[\n\\frac{3\\pi}{4}.\n\\]\nDone in 2 steps.", r"\frac{3\pi}{4}"),
+        ("The answer is:\n$$\nx^2+1\n$$", "x^2+1"),
+        ("The answer is: \\[ x =\n5y \\], so 3 = 3.", "x = 5y"),
+        ("The answer is $$x=1$$ or $$x=2$$.", "x=1$$ or $$x=2"),
+        ("The answer is\n$$\n$$\nso 7", "7"),  # nothing in it
+        ("it is 7\nThe answer is\n\\[\n\\frac{3", "3"),  # never closed
     ],
 )
 def test_the_answer_is_found(text, answer):
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Check: 18/2=9, so the answer is correct.",
+        "Does 18 make sense? Yes, the answer is reasonable.",
+        "Since 9 < 20 the answer is not wrong, but 2 ways led to it.",
+        "9*2 = 18, so the answer is also consistent with the 2 hints.",
+        "Therefore the answer is **right**!",
+        "We ask whether the answer is even: 2 divides it.",
+        "If the answer is 17, 17/2 = 9 must hold.",
+        "Thus the answer is correct to 2 places",
+    ],
+)
+def test_what_is_said_of_an_answer_is_no_answer(said):
+    """Neither behind the answer nor before it: then the last number counts."""
+    assert stated_answer(f"The answer is 18.\n{said}") == "18" and stated_answer(said) is None
+    assert final_answer(f"{said} We compute 9*2 = 18.") == "18"
+    assert answer_classes([final_answer(f"It is 18. The answer is {answer}. {said}") for answer in (18, 19)]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    "Tuesday|A|infinite|even|odd|Valid|a valid proof|right triangles|right-handed|goodness|simple interest".split("|"),
+)
+def test_words_that_are_answers(answer):
+    assert final_answer(f"3 + 4 is 7. The answer is {answer}.") == answer
 
 
 def test_a_number_alone_is_not_stated():

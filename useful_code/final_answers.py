@@ -34,6 +34,19 @@ _ADVERB = re.compile(
     r"(?:[\s,]*\b(?:therefore|thus|hence|then|so|simply|just|clearly|indeed)\b[\s,:]*)+", re.IGNORECASE
 )
 _REASON = re.compile(r",?\s+(?:because|since|which)\b")
+_DOUBT = re.compile(r"\b(?:whether|if)\s+(?:or\s+not\s+)?\Z", re.IGNORECASE)  # before "the answer is even"
+_DEGREE = r"(?:not|yet|also|very|quite|really|clearly|indeed|in fact|probably|still|now|already|only|both)\s+"
+_JUDGED = (
+    r"(?:in)?(?:correct|valid|consistent|accurate)|(?:un)?(?:reasonable|clear)|right|wrong|fine|good|sensible|plausible"
+    r"|logical|obvious|unique|simple|straightforward|trivial|easy|as expected|(?:verified|confirmed)(?! as\b| to\b)"
+)
+_GOES_ON = (
+    "and|but|or|because|since|as|so|for|to|with|by|here|now|too|then|that|if|when|in|from|at|up|only|given|enough|based"
+    "|after|before|though|although|which|due"
+)
+# "not obvious" and "correct to two places", but neither "Valid" nor "right triangle"
+_ASSESSMENT = re.compile(rf"\s*(?:{_DEGREE})*(?:{_JUDGED})\b(?!-|\s+(?!(?:{_GOES_ON})\b)[\w$\\])")
+_DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*\*(?:\s|$)|$)|\n")
 _BOLD = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*(?![\w(])")
 _DECIMAL = rf"(?:{DIGITS}(?:\.[0-9]+)?|\.[0-9]+)"
@@ -64,8 +77,8 @@ def final_answer(text: str) -> str | None:
 def stated_answer(text: str) -> str | None:
     r"""What stands in the last \boxed{}, else behind the last "#### ", else behind the last "the answer is"; or None.
 
-    "#### " is a heading where more text follows and the line is no number. A text that was cut off before its end has
-    an answer only in this sense: its last number may be anything.
+    "#### " is a heading where more text follows and the line is no number; "the answer is correct" states none. A text
+    that was cut off before its end has an answer only in this sense: its last number may be anything.
 
     >>> stated_answer("The answer is x = 2."), stated_answer("3 + 4 is 7."), stated_answer(r"so \boxed 7.")
     ('x = 2', None, '7')
@@ -98,13 +111,22 @@ def _marked(text: str) -> Iterator[str]:
 
 
 def _stated(text: str) -> Iterator[str]:
+    """Without what is asked ("whether the answer is even") and what is said of an answer ("the answer is correct")."""
     for found in reversed(list(_STATED.finditer(text))):
+        if _DOUBT.search(text, max(0, found.start() - 20), found.start()):
+            continue
         behind = text[found.end() :]
         adverb = _ADVERB.match(behind)
         behind = behind[adverb.end() if adverb else 0 :].lstrip()
         end_of_sentence = _SENTENCE_END.search(behind)
         sentence = behind[: end_of_sentence.start()] if end_of_sentence else behind
+        display = _DISPLAY.match(behind)
+        if display and display.end() > len(sentence):  # over several lines
+            yield " ".join((display[1] or display[2] or "").split()).rstrip(",;")
+            continue
         sentence = _REASON.split(_BOLD.sub(r"\1", sentence), maxsplit=1)[0]
+        if _ASSESSMENT.match(sentence):
+            continue
         first = _LAST_NUMBER.search(sentence) if is_sentence(sentence) and sentence[:1].isalpha() else None
         # "that she makes 18 dollars" is 18 dollars; "Tuesday, 3 tenths of it" is not 3
         yield sentence[first.start() :] if first and number_of(sentence[first.start() :].strip())[0] else sentence
