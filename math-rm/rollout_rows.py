@@ -12,7 +12,7 @@ from rollout_store import Sampler
 
 from useful_code.answer_values import is_sentence
 from useful_code.data_set_reader import is_saved_data_set
-from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
+from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_before_cut
 from useful_code.judging.interface import Reply
 from useful_code.rated_rows import shown
 from useful_code.read_rows import RowCounts, checked_with_place, no_usable_row
@@ -205,9 +205,9 @@ def solution_of(problem: Problem, reply: Reply) -> Solution:
 
 
 def answer_of(prefix: str, reply: Reply) -> str | None:
-    """The final answer of a prefix with its completion. One that was cut off has an answer only if it states one: its
-    last number may be anything."""
-    return (final_answer if reply.finished else stated_answer)(prefix + reply.text)
+    """The final answer of a prefix with its completion. One that was cut off has an answer only if it states one and
+    goes on behind it: its last number may be anything, and the answer may be half of one."""
+    return (final_answer if reply.finished else stated_before_cut)(prefix + reply.text)
 
 
 def checked(

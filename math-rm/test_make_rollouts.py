@@ -183,6 +183,9 @@ def test_a_text_that_was_cut_off_has_no_answer_unless_it_states_one():
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=False)) is None
     assert answer_of("Step 1: 3", Reply(" + 4 is 7", finished=True)) == "7"
     assert answer_of("The answer", Reply(" is 7. And", finished=False)) == "7"
+    assert answer_of("The answer", Reply(" is 7", finished=False)) is None  # of 75
+    assert answer_of("The answer", Reply(" is 7", finished=True)) == "7"
+    assert not solution_of(solution("x").problem, Reply("#### 7", finished=False)).is_whole
 
 
 def test_the_last_step_of_a_text_that_was_cut_off_has_no_label(tmp_path):

@@ -87,6 +87,8 @@ def test_more_solutions_later_add_to_those_that_are_there(tmp_path):
         (Reply("We add 3 to 7"), ["We add 3 to 7"], "7", True),  # the last number of a whole text
         (Reply("We add 3 to 7", finished=False), ["We add 3 to 7"], None, False),
         (Reply("The answer is 7. And", finished=False), ["The answer is 7. And"], "7", True),
+        (Reply("The answer is 7", finished=False), ["The answer is 7"], None, False),  # of 75
+        (Reply("The answer is 7\n", finished=False), ["The answer is 7"], "7", True),
         (Reply(" \n"), [], None, False),
         (Reply("", finished=False), [], None, False),
         (Reply("so \ud800 is 7"), ["so \ufffd is 7"], "7", True),

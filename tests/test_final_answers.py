@@ -22,6 +22,7 @@ from useful_code.final_answers import (
     is_right,
     same_answer,
     stated_answer,
+    stated_before_cut,
 )
 
 
@@ -112,6 +113,27 @@ def test_what_is_said_of_an_answer_is_no_answer(said):
 )
 def test_words_that_are_answers(answer):
     assert final_answer(f"3 + 4 is 7. The answer is {answer}.") == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9*20 = 180. The answer is 1", "#### 1", "The answer is $1", r"so \boxed 1", "The answer is **1", "#### 1,2"]
+    + [r"so \boxed{1", r"The answer is \[", "The answer is\n$$\n1", "The answer is that she has 18 dol", "It is 18. "],
+)
+def test_an_answer_that_the_cut_may_have_shortened_is_not_stated(text):
+    """One that was stated earlier is."""
+    assert stated_before_cut(text) is None
+    assert stated_before_cut(f"The answer is 18. {text}") == "18"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\boxed{18}", "#### 18\n", "#### 18\n\nNow", "The answer is 18.", "The answer is 18 ", "The answer is $18$"]
+    + ["The answer is **18**", r"The answer is \(18\)", "The answer is 18 because 3*", "The answer is 18\nSo the ans"]
+    + ["The answer is\n$$\n18\n$$", r"so \boxed 18.", r"\boxed 18 and", "The answer is 18. The answer is cor"],
+)
+def test_an_answer_with_something_behind_it_is_stated(text):
+    assert stated_before_cut(text) == "18"
 
 
 def test_a_number_alone_is_not_stated():

@@ -76,6 +76,15 @@ def test_the_gold_answer_may_be_a_whole_solution_and_may_be_missing(answers):
     assert check_candidates(both)["gold"] == "18" and check_candidates(both)["answer"] == "17"
 
 
+def test_only_a_text_that_is_known_to_be_cut_off_loses_its_last_answer(answers):
+    text = "9 * 20 is 180. The answer is 18"
+    candidates = [{"response": text, **known} for known in ({}, {"finished": None}, {"finished": True})]
+    candidates += [{"response": text, "finished": False}, {"response": f"{text}.", "finished": False}]
+    found = check_candidates({"prompt": "Q", "gold": "18", "candidates": candidates})["candidates"]
+    assert [candidate["answer"] for candidate in found] == ["18", "18", "18", None, "18"]
+    assert [candidate["correct"] for candidate in found] == [True, True, True, False, True]
+
+
 @pytest.mark.parametrize("name", ["label", "labels"])
 def test_the_test_sets_of_rlhflow(answers, name):
     row = {"prompt": "3 + 4 = ?", "answers": ["3 + 4 is 7. ки\nSo 7. ки", "So 8."], name: [1, 0], "idx": 2}

@@ -47,6 +47,7 @@ _GOES_ON = (
 # "not obvious" and "correct to two places", but neither "Valid" nor "right triangle"
 _ASSESSMENT = re.compile(rf"\s*(?:{_DEGREE})*(?:{_JUDGED})\b(?!-|\s+(?!(?:{_GOES_ON})\b)[\w$\\])")
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]", re.DOTALL)
+_CLOSED = re.compile(r"(?:\s|\.|[^\s$\\]\$|\\[)\]]|\*\*[^*\n]+\*\*)\Z")  # nothing can be added to its last word
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*\*(?:\s|$)|$)|\n")
 _BOLD = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*(?![\w(])")
 _DECIMAL = rf"(?:{DIGITS}(?:\.[0-9]+)?|\.[0-9]+)"
@@ -85,32 +86,49 @@ def stated_answer(text: str) -> str | None:
     >>> stated_answer("So the answer is that she makes 18 dollars, since 9 * 2 = 18.")
     '18 dollars'
     """
-    for candidate in (*_boxed(text), *_marked(text), *_stated(text)):
+    return next((answer for answer, _ in _all_stated(text)), None)
+
+
+def stated_before_cut(text: str) -> str | None:
+    r"""The same of a text that was cut off: the last stated answer behind which something stands, if only white space
+    or a full stop. At the very end "The answer is 1" may have become 180.
+
+    >>> [stated_before_cut(text) for text in ("9 * 20 = 180. The answer is 1", "#### 1", "The answer is 18 as")]
+    [None, None, None]
+    >>> [stated_before_cut(text) for text in ("The answer is 180. So", "#### 180\n", r"so \boxed{180}")]
+    ['180', '180', '180']
+    """
+    is_closed = _CLOSED.search(text) is not None
+    return next((answer for answer, is_followed in _all_stated(text) if is_followed or is_closed), None)
+
+
+def _all_stated(text: str) -> Iterator[tuple[str, bool]]:
+    """What `stated_answer` looks for, the best first, and whether the text goes on behind it."""
+    for candidate, is_followed in (*_boxed(text), *_marked(text), *_stated(text)):
         if answer := cleaned(candidate):
-            return answer
-    return None
+            yield answer, is_followed
 
 
-def _boxed(text: str) -> Iterator[str]:
+def _boxed(text: str) -> Iterator[tuple[str, bool]]:
     """From the last one on, as in what follows."""
     for command in reversed(list(re.finditer(r"\\f?boxed(?![A-Za-z])", text))):
         with_brace = BOXED.match(text, command.start())
         bare = _BARE_BOX.match(text, command.end())
         if with_brace:
             end = _closing_brace(text, with_brace.end())
-            yield text[with_brace.end() : end] if end is not None else ""
+            yield text[with_brace.end() : end] if end is not None else "", True
         elif bare:
-            yield bare[1].rstrip(",.;:!?")
+            yield bare[1].rstrip(",.;:!?"), bare.end() < len(text)
 
 
-def _marked(text: str) -> Iterator[str]:
+def _marked(text: str) -> Iterator[tuple[str, bool]]:
     for mark in reversed(list(re.finditer("#### ", text))):
         line, _, behind = text[mark.end() :].strip().partition("\n")
         if not behind.strip() or plain_number(cleaned(line).lstrip("$"))[0] is not None:
-            yield line
+            yield line, bool(behind)
 
 
-def _stated(text: str) -> Iterator[str]:
+def _stated(text: str) -> Iterator[tuple[str, bool]]:
     """Without what is asked ("whether the answer is even") and what is said of an answer ("the answer is correct")."""
     for found in reversed(list(_STATED.finditer(text))):
         if _DOUBT.search(text, max(0, found.start() - 20), found.start()):
@@ -122,14 +140,15 @@ def _stated(text: str) -> Iterator[str]:
         sentence = behind[: end_of_sentence.start()] if end_of_sentence else behind
         display = _DISPLAY.match(behind)
         if display and display.end() > len(sentence):  # over several lines
-            yield " ".join((display[1] or display[2] or "").split()).rstrip(",;")
+            yield " ".join((display[1] or display[2] or "").split()).rstrip(",;"), True
             continue
-        sentence = _REASON.split(_BOLD.sub(r"\1", sentence), maxsplit=1)[0]
+        sentence, *reason = _REASON.split(_BOLD.sub(r"\1", sentence), maxsplit=1)
         if _ASSESSMENT.match(sentence):
             continue
         first = _LAST_NUMBER.search(sentence) if is_sentence(sentence) and sentence[:1].isalpha() else None
         # "that she makes 18 dollars" is 18 dollars; "Tuesday, 3 tenths of it" is not 3
-        yield sentence[first.start() :] if first and number_of(sentence[first.start() :].strip())[0] else sentence
+        is_number = first and number_of(sentence[first.start() :].strip())[0]
+        yield sentence[first.start() :] if first and is_number else sentence, bool(end_of_sentence or reason)
 
 
 def gold_answer(gold: str) -> str | None:

@@ -14,9 +14,9 @@ and not a bad row: it has no steps and no answer, where a gold answer is known i
 the worst score, 0. Broken characters become U+FFFD. What is no solution at all, as a number, refuses the row whole.
 
 `answer` and `correct` are what the row says; where it says nothing, the answer is the final one of the text, and it is
-compared with `gold`. A text that was cut off (`"finished": false`) has only an answer that it states: its last number
-may be anything. Without a gold answer `correct` stays None. Unknown columns of the row and of its candidates are
-kept untouched. No torch in here.
+compared with `gold`. A text that was cut off (`"finished": false`) has only an answer that it states with something
+behind it: its last number may be anything. Without a gold answer `correct` stays None. Unknown columns of the row and
+of its candidates are kept untouched. No torch in here.
 """
 
 from typing import Any
@@ -86,10 +86,10 @@ def _candidate(candidate: Any, place: str, gold: str | None) -> dict[str, Any]:
     text = text if text.strip() else "\n".join(steps)
     if (answer is None and text) or (correct is None and gold is not None):
         # Only here, because what compares expressions is slow to import.
-        from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_answer
+        from useful_code.final_answers import final_answer, gold_answer, same_answer, stated_before_cut
 
         if answer is None:
-            answer = (stated_answer if kept.get("finished") is False else final_answer)(text)
+            answer = (stated_before_cut if kept.get("finished") is False else final_answer)(text)
         if correct is None and gold is not None:
             correct = same_answer(answer, gold_answer(gold))
     return {**kept, "steps": steps, "answer": answer, "correct": correct}
