@@ -16,7 +16,6 @@ over --draws subsets), intervals over problems.
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from aggregation import AGGREGATIONS
@@ -36,7 +35,13 @@ from useful_code.run_info import write_run_info
 from useful_code.scoring import add_length_argument, add_model_arguments
 from useful_code.solution_rows import check_candidates
 from useful_code.step_prompt import StepIds
-from useful_code.step_scoring import StepScorer, add_solution_arguments, load_solution_scorer, score_solutions
+from useful_code.step_scoring import (
+    StepScorer,
+    add_solution_arguments,
+    load_solution_scorer,
+    output_file,
+    score_solutions,
+)
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -99,10 +104,8 @@ def main() -> None:
     started_at = time.time()
     arguments = parse_arguments()
     state = start_processes()
-    output_dir = Path(arguments.output_dir)
-    output = output_dir / "scores.jsonl"
-    if output_dir.is_file():
-        raise UserError(f"--output_dir {output_dir} is a file; give a directory")
+    output = output_file(arguments.output_dir, "scores.jsonl", arguments.dataset)
+    output_dir = output.parent
     scorer = load_solution_scorer(arguments, state)
     refused_path = output_dir / "refused_rows.jsonl" if state.is_main_process else None
     problems, counts = load_checked(arguments.dataset, check_problem, refused_path, arguments.split)
@@ -166,7 +169,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_n", type=int, default=None, help="Largest N. Default: as many as every problem has.")
     parser.add_argument("--draws", type=int, default=64, help="Random subsets per problem and N that votes are over.")
     arguments = parser.parse_args()
-    for name in ("num_n", "draws"):
+    for name in ("num_n", "draws", "max_length"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")

@@ -12,7 +12,6 @@ that read nothing. All steps of a solution are scored in one forward pass; an in
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from useful_code.resumable_scoring import remove_parts
 from useful_code.run_info import write_run_info
 from useful_code.scoring import add_length_argument, add_model_arguments
 from useful_code.step_rows import check_steps
-from useful_code.step_scoring import add_solution_arguments, load_solution_scorer, score_solutions
+from useful_code.step_scoring import add_solution_arguments, load_solution_scorer, output_file, score_solutions
 from useful_code.user_errors import UserError, exit_cleanly
 
 
@@ -36,10 +35,8 @@ def main() -> None:
     started_at = time.time()
     arguments = parse_arguments()
     state = start_processes()
-    output_dir = Path(arguments.output_dir)
-    if output_dir.is_file():
-        raise UserError(f"--output_dir {output_dir} is a file; give a directory")
-    output = output_dir / "predictions.jsonl"
+    output = output_file(arguments.output_dir, "predictions.jsonl", arguments.dataset)
+    output_dir = output.parent
     scorer = load_solution_scorer(arguments, state)
     if scorer.reward_of != "steps":
         raise UserError(f"{arguments.reward_name_or_path} judges whole solutions, not steps; give a process model")
@@ -114,6 +111,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not 0 < arguments.threshold < 1:
         raise UserError(f"--threshold is {arguments.threshold:g}; it must lie between 0 and 1")
+    if arguments.max_length is not None and arguments.max_length < 1:
+        raise UserError(f"--max_length is {arguments.max_length}; it must be at least 1")
     return arguments
 
 

@@ -217,6 +217,8 @@ def test_an_n_that_is_too_large_is_refused_before_anything_is_scored(world, monk
     [
         (["--num_n", "0"], "--num_n is 0"),
         (["--draws", "0"], "--draws is 0"),
+        (["--max_length", "0"], "--max_length is 0; it must be at least 1"),
+        (["--max_length", "-5"], "--max_length is -5"),
         (["--dataset", "nowhere.jsonl"], "no such file"),
         (["--reward_name_or_path", "./nowhere"], "nowhere"),
         (["--max_tokens_per_batch", "0"], "--max_tokens_per_batch is 0"),
@@ -228,6 +230,32 @@ def test_options_that_cannot_work_are_one_line(world, monkeypatch, capsys, flags
         exit_cleanly(best_of_n.main)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert stopped.value.code == 2 and line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("dataset", "output", "message"),
+    [
+        ("lost/scores.jsonl", "lost", "scores.jsonl would overwrite --input"),
+        ("lost", "lost", "lies in the folder of --input"),
+        ("lost", "lost/deeper", "lies in the folder of --input"),
+        ("lost/scores.jsonl", "taken", "taken has a folder scores.jsonl, where a file must be written"),
+        ("lost/scores.jsonl", "lost/scores.jsonl", "is a file; give a directory"),
+    ],
+)
+def test_an_output_that_would_lose_something_is_refused_before_the_model_is_loaded(
+    world, monkeypatch, capsys, dataset, output, message
+):
+    (world / "taken" / "scores.jsonl").mkdir(parents=True, exist_ok=True)
+    (world / "lost").mkdir(exist_ok=True)
+    rows = write(world / "lost" / "scores.jsonl", [{"prompt": "?"}]).read_bytes()
+    monkeypatch.setattr(best_of_n, "load_solution_scorer", None)
+    monkeypatch.setattr(sys, "argv", ["x", *command_line(world, "verdicts", output)])
+    sys.argv += ["--dataset", str(world / dataset)]
+    with pytest.raises(SystemExit) as stopped:
+        exit_cleanly(best_of_n.main)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2 and line.startswith("error: --output_dir ") and message in line
+    assert (world / "lost" / "scores.jsonl").read_bytes() == rows and len(list((world / "lost").iterdir())) == 1
 
 
 def test_the_test_sets_of_rlhflow_are_read(world, monkeypatch):

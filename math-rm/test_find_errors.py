@@ -112,6 +112,8 @@ def test_only_right_solutions(world, monkeypatch, capsys):
         ("scalar", [], "judges whole solutions, not steps; give a process model"),
         ("verdicts", ["--reward_of", "outcome"], "judges whole solutions"),
         ("verdicts", ["--threshold", "1"], "--threshold is 1"),
+        ("verdicts", ["--max_length", "0"], "--max_length is 0; it must be at least 1"),
+        ("verdicts", ["--max_length", "-5"], "--max_length is -5"),
         ("verdicts", ["--max_length", "3"], "none of 10 rows can be used"),
         ("verdicts", ["--dataset", "nowhere.jsonl"], "no such file"),
     ],
@@ -122,3 +124,29 @@ def test_what_cannot_work_is_one_line(world, monkeypatch, capsys, kind, flags, m
         exit_cleanly(find_errors.main)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert stopped.value.code == 2 and line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("dataset", "output", "message"),
+    [
+        ("lost/predictions.jsonl", "lost", "predictions.jsonl would overwrite --input"),
+        ("lost", "lost", "lies in the folder of --input"),
+        ("lost", "lost/deeper", "lies in the folder of --input"),
+        ("lost/predictions.jsonl", "taken", "taken has a folder predictions.jsonl, where a file must be written"),
+        ("lost/predictions.jsonl", "lost/predictions.jsonl", "is a file; give a directory"),
+    ],
+)
+def test_an_output_that_would_lose_something_is_refused_before_the_model_is_loaded(
+    world, monkeypatch, capsys, dataset, output, message
+):
+    (world / "taken" / "predictions.jsonl").mkdir(parents=True, exist_ok=True)
+    (world / "lost").mkdir(exist_ok=True)
+    rows = write(world / "lost" / "predictions.jsonl", [{"prompt": "?"}]).read_bytes()
+    monkeypatch.setattr(find_errors, "load_solution_scorer", None)
+    set_command(monkeypatch, world, "verdicts", output)
+    sys.argv += ["--dataset", str(world / dataset)]
+    with pytest.raises(SystemExit) as stopped:
+        exit_cleanly(find_errors.main)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2 and line.startswith("error: --output_dir ") and message in line
+    assert (world / "lost" / "predictions.jsonl").read_bytes() == rows and len(list((world / "lost").iterdir())) == 1

@@ -26,6 +26,7 @@ from accelerate import PartialState
 from useful_code.metrics import sigmoid
 from useful_code.model_files import model_fingerprint
 from useful_code.render import Template, ensure_pad_token, read_template
+from useful_code.response_rows import check_output
 from useful_code.resumable_scoring import score_resumably
 from useful_code.reward_model import load_reward_model, weights_type
 from useful_code.scoring import Scorer, load_config, load_tokenizer_of, score_batch
@@ -81,6 +82,17 @@ def add_solution_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step_separator", default=None, help="Text behind every step of a token classifier; default: its config's."
     )
+
+
+def output_file(output_dir: str, name: str, dataset: str) -> Path:
+    """`name` in --output_dir, before anything is loaded. Raises UserError where it cannot be written, where it would
+    overwrite --dataset, and where the next run would read it as a part of --dataset."""
+    output = Path(output_dir, name)
+    if output.parent.is_file():
+        raise UserError(f"--output_dir {output_dir} is a file; give a directory")
+    if output.is_dir():
+        raise UserError(f"--output_dir {output_dir} has a folder {name}, where a file must be written; choose another")
+    return check_output(str(output), dataset, "--output_dir")[0]
 
 
 def load_solution_scorer(arguments: argparse.Namespace, state: PartialState) -> StepScorer:
