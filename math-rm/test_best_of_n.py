@@ -326,7 +326,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world, monkeypatch, capsys)
 def test_two_processes_give_the_same_scores(world, monkeypatch):
     """Real processes, as `accelerate launch` starts them; the second problem's batches are on another one."""
     expected = run_here(monkeypatch, world, "verdicts", "one", "--max_length", MAX_LENGTH)
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    # On a CPU too: with --cpu in place of --multi_gpu only one process is started.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--main_process_port", "0"]
     words = [
         sys.executable,
         *launcher,
@@ -338,6 +340,7 @@ def test_two_processes_give_the_same_scores(world, monkeypatch):
     finished = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
     rows, curves = read(world / "two" / "scores.jsonl"), json.loads((world / "two" / "curves.json").read_text())
+    assert json.loads((world / "two" / "run.json").read_text())["num_processes"] == 2
     assert curves == expected[1] and finished.stdout.count("report: ") == 1
     for one, other in zip(rows, expected[0], strict=True):
         for candidate, same in zip(one["candidates"], other["candidates"], strict=True):
