@@ -4,8 +4,8 @@
     trainer = GRPOTrainer(model=..., reward_funcs=make_reward_function("runs/prm", aggregation="min"), ...)
 
 A completion is cut into steps as `split_steps` does, all its steps are scored in one forward pass, and completions of
-one prompt share it. The reward lies between 0 and 1. A completion without text, or one that is too long to be read,
-gets 0, the worst.
+one prompt share it. The reward lies between 0 and 1. A completion without text, or one that is too long to be read
+(for the model, or for `max_length_tokens`), gets 0, the worst.
 """
 
 import argparse

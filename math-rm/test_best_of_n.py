@@ -258,6 +258,14 @@ def test_an_output_that_would_lose_something_is_refused_before_the_model_is_load
     assert (world / "lost" / "scores.jsonl").read_bytes() == rows and len(list((world / "lost").iterdir())) == 1
 
 
+def test_a_solution_longer_than_the_model_reads_has_the_score_0(world, monkeypatch, capsys):
+    """Without --max_length: the model has 2048 positions."""
+    data = write(world / "longest.jsonl", [{"prompt": "?", "gold": "7", "candidates": ["It is 7.", "7" * 2100]}])
+    rows, _ = run_here(monkeypatch, world, "tags", "longest", "--dataset", data)
+    assert [len(candidate["step_scores"]) for candidate in rows[0]["candidates"]] == [1, 0]
+    assert "1 solutions could not be read and have the score 0; the first: over_max_length" in capsys.readouterr().out
+
+
 def test_the_test_sets_of_rlhflow_are_read(world, monkeypatch):
     """`prompt`, `answers`, `label`; the steps end in that set's mark."""
     rows = [

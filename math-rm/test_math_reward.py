@@ -57,6 +57,13 @@ def test_what_cannot_be_read_gets_the_worst_reward(world):
     assert reward([], []) == []
 
 
+@pytest.mark.parametrize("max_length_tokens", [None, 5000])
+def test_more_tokens_than_the_model_has_positions_get_the_worst_reward(world, max_length_tokens):
+    """2048 of them; a higher limit does not help."""
+    found = make_reward_function(str(world / "tags"), max_length_tokens=max_length_tokens)
+    assert [number > 0 for number in found(["3 + 4?"] * 2, ["x" * 2000, "x" * 2100])] == [True, False]
+
+
 def test_equal_completions_get_equal_rewards_and_nothing_piles_up(world):
     reward = make_reward_function(str(world / "tags"), max_tokens_per_batch=64)
     found = reward(["3 + 4?"] * 4, [TEXTS[0], TEXTS[1], TEXTS[0], TEXTS[1]])

@@ -1,6 +1,7 @@
 """One pass over a problem's solutions equals plain Transformers, step by step and solution by solution."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -259,6 +260,27 @@ def test_a_solution_over_the_limit_is_refused(models):
         with pytest.raises(RowRefused) as refused:
             scorer_of(models / name).read("1?", ["It is one."], max_length_tokens=5)
         assert refused.value.reason == "over_max_length"
+
+
+@pytest.mark.parametrize("name", ["verdicts-llama3", "tags-gemma", "scalar", "outcome"])
+def test_the_model_itself_sets_a_limit_that_may_be_lowered(models, name):
+    """As many tokens as it has positions are read, one more is not; without a limit in its config any number is."""
+    scorer = scorer_of(models / name)
+    num_tokens = len(scorer.read("1?", ["It is one."]).ids)
+    assert scorer.num_positions == 2048
+    for most, limit, is_read in (
+        (num_tokens, None, True),
+        (num_tokens - 1, None, False),
+        (num_tokens - 1, 4096, False),
+        (4096, num_tokens - 1, False),
+        (None, None, True),
+    ):
+        limited = dataclasses.replace(scorer, num_positions=most)
+        if is_read:
+            assert len(limited.read("1?", ["It is one."], limit).ids) == num_tokens
+        else:
+            with pytest.raises(RowRefused, match=rf"the limit is {num_tokens - 1}\b"):
+                limited.read("1?", ["It is one."], limit)
 
 
 def test_models_that_cannot_score_steps_are_refused(models, tmp_path):

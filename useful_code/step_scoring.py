@@ -45,15 +45,18 @@ class StepScorer(Scorer):
 
     form: StepForm | None = None
     reward_of: str = "steps"
+    num_positions: int | None = None  # of the model; None: its config names no limit
     places_of: dict[bytes, tuple[int, ...]] = field(default_factory=dict)  # of token ids that were read
 
     def read(self, prompt: str, steps: Sequence[str], max_length_tokens: int | None = None) -> StepIds:
-        """Token ids and places of a solution. Raises RowRefused for one that cannot be read or is too long."""
+        """Token ids and places of a solution. Raises RowRefused for one that cannot be read or is too long: for the
+        model, or for a lower limit that is given."""
+        limit = min((most for most in (max_length_tokens, self.num_positions) if most is not None), default=None)
         if self.form is None:
-            return read_outcome(self.template, prompt, steps, max_length_tokens)
+            return read_outcome(self.template, prompt, steps, limit)
         if self.reward_of == "outcome" and isinstance(self.form, VerdictForm):
-            return read_outcome(self.form, prompt, steps, max_length_tokens)
-        return self.form.read(prompt, steps, max_length_tokens=max_length_tokens)
+            return read_outcome(self.form, prompt, steps, limit)
+        return self.form.read(prompt, steps, max_length_tokens=limit)
 
     def numbers(self, batch: dict, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-odds of every place of these sequences, S lists, in float32."""
@@ -139,6 +142,7 @@ def ready_scorer(
         max_tokens_per_batch=max_tokens,
         form=form,
         reward_of=reward_of,
+        num_positions=getattr(model.config.get_text_config(), "max_position_embeddings", None),
     )
 
 
