@@ -94,8 +94,8 @@ def picture_of(problem: dict[str, Any]) -> Picture:
     shown = []
     for name, candidate in {"highest score": scored[-1], "lowest score": scored[0]}.items():
         steps = candidate["steps"] if len(candidate["step_scores"]) > 1 else ["\n".join(candidate["steps"])]
-        title = f"{problem['prompt']}\n[{name}; the answer is {'right' if candidate['correct'] else 'wrong'}]"
-        shown.append(Solution(title, steps, candidate["step_scores"]))
+        note = f"[{name}; the answer is {'right' if candidate['correct'] else 'wrong'}]"
+        shown.append(Solution(problem["prompt"], steps, candidate["step_scores"], note=note))
     caption = "Two solutions of one problem; the numbers are scores, and their colours go from brown (wrong) to teal."
     return Picture("solutions", solution_picture(shown), caption)
 

@@ -90,10 +90,8 @@ def picture_of(rows: list[dict[str, Any]], scores: list[list[float]], predicted:
     chosen = []
     for i in [*wrong, *right]:
         row, place = rows[i], predicted[i]
-        title = (
-            f"{row['prompt']}\n[by the model: {'no error' if place is None else f'first error at step {place + 1}'}]"
-        )
-        chosen.append(Solution(title, row["completions"], scores[i], row["first_error"]))
+        note = f"[by the model: {'no error' if place is None else f'first error at step {place + 1}'}]"
+        chosen.append(Solution(row["prompt"], row["completions"], scores[i], row["first_error"], note))
     return solution_picture(chosen)
 
 

@@ -26,12 +26,14 @@ MARK = "first error"
 
 
 class Solution(NamedTuple):
-    """`first_error` is the true one, from 0; None: there is none, or it is not known."""
+    """`first_error` is the true one, from 0; None: there is none, or it is not known. `note` stands below the title,
+    however long that is."""
 
     title: str
     steps: Sequence[str]
     scores: Sequence[float]  # probabilities
     first_error: int | None = None
+    note: str = ""
 
 
 def solution_picture(solutions: Sequence[Solution]) -> "Figure":
@@ -41,10 +43,7 @@ def solution_picture(solutions: Sequence[Solution]) -> "Figure":
     """
     from matplotlib import colormaps
 
-    titles = [
-        wrapped(solution.title, TITLE_COLUMNS, most=6) if solution.title.strip() else [] for solution in solutions
-    ]
-    blocks = list(zip(titles, map(step_lines, solutions), strict=True))
+    blocks = [(title_lines(solution), step_lines(solution)) for solution in solutions]
     num_lines = sum(len(title) + 1 + sum(len(lines) + 0.4 for _, lines in steps) for title, steps in blocks)
     width = 2 * MARGIN + (COLUMNS + 23) * CELL
     height = 2 * MARGIN + LINE * max(1.0, num_lines - 1)
@@ -81,6 +80,16 @@ def solution_picture(solutions: Sequence[Solution]) -> "Figure":
             top = bottom + 0.4 * LINE
         top += 0.7 * LINE
     return figure
+
+
+def title_lines(solution: Solution) -> list[str]:
+    """The title, at most six lines, and the note below it.
+
+    >>> title_lines(Solution("3 + 4?", [], [], note="[lowest score]"))
+    ['3 + 4?', '[lowest score]']
+    """
+    parts = [(solution.title, 6), (solution.note, 2)]
+    return [line for text, most in parts if text.strip() for line in wrapped(text, TITLE_COLUMNS, most)]
 
 
 def step_lines(solution: Solution) -> list[tuple[int | None, list[str]]]:

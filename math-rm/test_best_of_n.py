@@ -15,6 +15,7 @@ from pathlib import Path
 import best_of_n
 import pytest
 import torch
+from solution_picture import title_lines
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -256,6 +257,17 @@ def test_an_output_that_would_lose_something_is_refused_before_the_model_is_load
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2 and line.startswith("error: --output_dir ") and message in line
     assert (world / "lost" / "scores.jsonl").read_bytes() == rows and len(list((world / "lost").iterdir())) == 1
+
+
+@pytest.mark.parametrize("prompt", ["3 + 4?", "trains and apples, " * 100])
+def test_the_picture_says_which_solution_is_right(monkeypatch, prompt):
+    drawn = []
+    monkeypatch.setattr(best_of_n, "solution_picture", lambda shown: drawn.extend(map(title_lines, shown)))
+    scored = [{"steps": RIGHT, "step_scores": [0.9, 0.8], "correct": True}]
+    scored += [{"steps": WRONG, "step_scores": [0.9, 0.1, 0.2], "correct": False}]
+    best_of_n.picture_of({"prompt": prompt, "candidates": scored})
+    notes = ["[highest score; the answer is right]", "[lowest score; the answer is wrong]"]
+    assert [lines[-1] for lines in drawn] == notes
 
 
 def test_a_solution_longer_than_the_model_reads_has_the_score_0(world, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import find_errors
 import pytest
+from solution_picture import title_lines
 from test_best_of_n import TOLERANCE, plain_scores, read, save_models, write
 
 from useful_code.user_errors import exit_cleanly
@@ -95,6 +96,14 @@ def test_scores_are_those_of_plain_transformers(world, monkeypatch, kind):
     for row in rows:
         expected = plain_scores(world, kind, row["prompt"], row["completions"])
         assert row["scores"] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_the_picture_says_what_the_model_found_however_long_the_problem_is(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(find_errors, "solution_picture", lambda shown: drawn.extend(map(title_lines, shown)))
+    rows = [{"prompt": "words " * 500, "completions": STEPS, "first_error": error} for error in (1, None)]
+    find_errors.picture_of(rows, SCORES[:2], [1, None])
+    assert [lines[-1] for lines in drawn] == ["[by the model: first error at step 2]", "[by the model: no error]"]
 
 
 def test_only_right_solutions(world, monkeypatch, capsys):

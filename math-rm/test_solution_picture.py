@@ -74,6 +74,15 @@ def test_long_steps_and_solutions_are_cut_and_say_so():
     check_places(figure)
 
 
+@pytest.mark.parametrize("title", ["", "3 + 4?", "many words " * 200, "a line\n" * 50])
+def test_the_note_is_drawn_however_long_the_title_is(title):
+    figure = draw([Solution(title, ["a"], [0.5], note="[by the model: first error at step 1]")] * 2)
+    texts = texts_of(figure)
+    assert texts.count("[by the model: first error at step 1]") == 2
+    assert sum(text.startswith("... ") for text in texts) == (2 if len(title) > 100 else 0)
+    check_places(figure)
+
+
 def test_what_the_font_lacks_is_a_box_and_what_takes_no_room_is_gone():
     assert wrapped("é e\u0301 中 😀 a\u200bb\tc \x00 \ud800 π≤", 80, 5) == [
         f"é é {MISSING} {MISSING} ab c  {MISSING} π≤"
