@@ -9,7 +9,9 @@ one prompt share it. The reward lies between 0 and 1. A completion without text,
 """
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -34,13 +36,17 @@ def make_reward_function(
     reward_of: str | None = None,
     step_separator: str | None = None,
     chat_template_path: str | None = None,
+    name: str | None = None,
 ) -> Callable[..., list[float]]:
     """A function of TRL's signature, (prompts, completions, **columns) -> rewards; both are texts or chats.
 
     `aggregation`: min, product, mean or last of the step scores (METHODS 7.6). `reward_of` ("steps" or "outcome"),
-    `step_separator` and `chat_template_path` for a model whose config does not tell (`step_scoring.py`). Raises
-    UserError where the model cannot be loaded, and under ZeRO-3, which would cut its weights into pieces: make the
-    function before the `GRPOConfig`, or serve the model in a process of its own.
+    `step_separator` and `chat_template_path` for a model whose config does not tell (`step_scoring.py`). `name`: under
+    which TRL logs the rewards, so of several functions each needs its own; by default that of the directory and the
+    aggregation, as prm_min.
+
+    Raises UserError where the model cannot be loaded, and under ZeRO-3, which would cut its weights into pieces: make
+    the function before the `GRPOConfig`, or serve the model in a process of its own.
     """
     if is_deepspeed_zero3_enabled():
         raise UserError("ZeRO-3 is on: make the reward function before the trainer's config, which switches it on")
@@ -72,6 +78,7 @@ def make_reward_function(
             scorer.places_of.clear()  # what a run of many days would pile up
         return rewards
 
+    solution_reward.__name__ = name or f"{Path(os.path.abspath(reward_name_or_path)).name}_{aggregation}"
     return solution_reward
 
 

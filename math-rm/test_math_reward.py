@@ -79,6 +79,15 @@ def test_aggregations(world, aggregation):
     assert found == pytest.approx(expected, abs=TOLERANCE)
 
 
+def test_functions_have_names_of_their_own(world, monkeypatch):
+    """TRL logs the rewards of each under its name."""
+    monkeypatch.chdir(world / "tags")
+    path = str(world / "verdicts")
+    made = [(path, {}), (f"{path}/", {"aggregation": "last"}), (".", {}), (path, {"name": "steps"})]
+    names = [make_reward_function(place, **options).__name__ for place, options in made]
+    assert names == ["verdicts_min", "verdicts_last", "tags_min", "steps"]
+
+
 def test_what_cannot_work_is_refused_at_once(world):
     with pytest.raises(UserError, match="median"):
         make_reward_function(str(world / "verdicts"), aggregation="median")
