@@ -108,13 +108,6 @@ class TrainArguments(RecipeArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate over time."})
     logging_steps: float = field(default=1, metadata={"help": "Optimizer steps between two lines of the log."})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.learning_rate < inf:
-            raise UserError(f"--learning_rate is {self.learning_rate}; it must be finite and not negative")
-        if Path(self.output_dir or "").is_file():
-            raise UserError(f"--output_dir {self.output_dir} is a file; give a directory")
-
 
 # --- the method: tensors in, losses out, all in float32 ---
 

@@ -169,6 +169,9 @@ def test_a_bad_file_is_one_line(hardware, config, content, message):
         (["--held_out_share", "0"], "--held_out_share"),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0"),
         (["--per_device_train_batch_size", "-1"], "--per_device_train_batch_size is -1"),
+        (["--learning_rate", "nan"], "--learning_rate is nan"),
+        (["--learning_rate", "-1"], "--learning_rate is -1"),
+        (["--output_dir", __file__], "is a file; give a directory"),
         (["--report_to", "wnadb"], "--report_to wnadb"),
     ],
 )

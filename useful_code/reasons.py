@@ -61,6 +61,7 @@ REASONS = {
     "end_of_turn_lost": "the rendered conversation does not end as the template ends a turn",
     "verdict_lost": "the rendered conversation does not hold the verdict as a token of its own",
     "over_max_length": "a side is longer than the limit; the pair is dropped whole, no side is cut",
+    "no_end_of_prompt": "nothing, or the answer too, holds the tokens with which the template closes a prompt",
     "tie": "the pair is a tie and ties are dropped",
     "no_margin": "a margin was asked for, but the row has neither a margin nor two scores",
     # judging (see judging/items.py)

@@ -4,6 +4,8 @@ import difflib
 import os
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,6 +73,10 @@ class RecipeArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.learning_rate < inf:  # NaN too
+            raise UserError(f"--learning_rate is {self.learning_rate}; it must be finite and not negative")
+        if Path(self.output_dir or "").is_file():
+            raise UserError(f"--output_dir {self.output_dir} is a file; give a directory")
         if self.label_smoothing_factor:
             raise UserError("--label_smoothing_factor does nothing here: the loss is the recipe's own")
         if not self.average_tokens_across_devices:
