@@ -236,9 +236,9 @@ def test_options_that_cannot_work_are_one_line(world, monkeypatch, capsys, flags
 @pytest.mark.parametrize(
     ("dataset", "output", "message"),
     [
-        ("lost/scores.jsonl", "lost", "scores.jsonl would overwrite --input"),
-        ("lost", "lost", "lies in the folder of --input"),
-        ("lost", "lost/deeper", "lies in the folder of --input"),
+        ("lost/scores.jsonl", "lost", "scores.jsonl would overwrite the input"),
+        ("lost", "lost", "lies in the folder of the input"),
+        ("lost", "lost/deeper", "lies in the folder of the input"),
         ("lost/scores.jsonl", "taken", "taken has a folder scores.jsonl, where a file must be written"),
         ("lost/scores.jsonl", "lost/scores.jsonl", "is a file; give a directory"),
     ],

@@ -138,9 +138,9 @@ def test_what_cannot_work_is_one_line(world, monkeypatch, capsys, kind, flags, m
 @pytest.mark.parametrize(
     ("dataset", "output", "message"),
     [
-        ("lost/predictions.jsonl", "lost", "predictions.jsonl would overwrite --input"),
-        ("lost", "lost", "lies in the folder of --input"),
-        ("lost", "lost/deeper", "lies in the folder of --input"),
+        ("lost/predictions.jsonl", "lost", "predictions.jsonl would overwrite the input"),
+        ("lost", "lost", "lies in the folder of the input"),
+        ("lost", "lost/deeper", "lies in the folder of the input"),
         ("lost/predictions.jsonl", "taken", "taken has a folder predictions.jsonl, where a file must be written"),
         ("lost/predictions.jsonl", "lost/predictions.jsonl", "is a file; give a directory"),
     ],

@@ -339,7 +339,7 @@ def test_ratings_and_the_best_of_n_of_an_endpoint(tmp_path, monkeypatch, capsys)
         (["--extra_body", "[]"], "--extra_body must be"),
         (["--endpoint", "localhost:8000"], "is no address"),
         (["--output", "{tmp}"], "is a directory"),
-        (["--output", "{tmp}/rows.jsonl"], "would overwrite --input"),
+        (["--output", "{tmp}/rows.jsonl"], "would overwrite the input"),
         (["--to_pairs", "{tmp}/judged.jsonl"], "would overwrite --output"),
         (["--cache", "{tmp}"], "--cache"),
         (["--cache", "{tmp}/rows.jsonl"], "--cache"),

@@ -207,7 +207,7 @@ def test_chunks_and_small_batches_change_nothing(folder, tmp_path, monkeypatch, 
         (["--max_length", "3"], "over_max_length"),
         (["--max_length", "3", "--tournament", "knockout"], "over_max_length"),
         (["--output", "{folder}/rows.jsonl"], "would overwrite"),
-        (["--input", "{folder}", "--output", "{folder}/out.jsonl"], "lies in the folder of --input"),
+        (["--input", "{folder}", "--output", "{folder}/out.jsonl"], "lies in the folder of the input"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(folder, tmp_path, capsys, flags, message):

@@ -58,9 +58,9 @@ def check_output(output: str, source: str, flag: str = "--output") -> tuple[Path
     if path.is_dir():
         raise UserError(f"{flag} {path} is a directory; give a file, for example {path / 'rows.jsonl'}")
     if path.resolve() == Path(source).resolve():
-        raise UserError(f"{flag} {path} would overwrite --input; give another file")
+        raise UserError(f"{flag} {path} would overwrite the input; give another file")
     if Path(source).is_dir() and Path(source).resolve() in path.resolve().parents:
-        raise UserError(f"{flag} {path} lies in the folder of --input: the next run would read it; choose another")
+        raise UserError(f"{flag} {path} lies in the folder of the input: the next run would read it; choose another")
     return path, path.with_name(f"{path.stem}_refused_rows.jsonl")
 
 
