@@ -169,7 +169,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_n", type=int, default=None, help="Largest N. Default: as many as every problem has.")
     parser.add_argument("--draws", type=int, default=64, help="Random subsets per problem and N that votes are over.")
     arguments = parser.parse_args()
-    for name in ("num_n", "draws", "max_length"):
+    for name in ("num_n", "draws"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")

@@ -109,8 +109,6 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not 0 < arguments.threshold < 1:
         raise UserError(f"--threshold is {arguments.threshold:g}; it must lie between 0 and 1")
-    if arguments.max_length is not None and arguments.max_length < 1:
-        raise UserError(f"--max_length is {arguments.max_length}; it must be at least 1")
     return arguments
 
 

@@ -81,7 +81,15 @@ def add_tie_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_length_argument(parser: argparse.ArgumentParser) -> None:
     """The option of commands that may refuse rows."""
-    parser.add_argument("--max_length", type=int, default=None, help="Refuse rows with a longer sequence, in tokens.")
+
+    def tokens(text: str) -> int:
+        if (number := int(text)) < 1:
+            raise UserError(f"--max_length is {number}; it must be at least 1")
+        return number
+
+    parser.add_argument(
+        "--max_length", type=tokens, default=None, help="Refuse rows with a longer sequence, in tokens."
+    )
 
 
 def load_reward_scorer(arguments: argparse.Namespace, state: PartialState) -> Scorer:
